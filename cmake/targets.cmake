@@ -1,0 +1,25 @@
+# poststelle_library(NAME [SOURCES …] [DEPS lib …] [LINK target …])   libs/<NAME>, target poststelle_<NAME>
+# poststelle_test(NAME SOURCES … [DEPS lib …] [LINK target …] [LABELS …]) a GoogleTest binary, one ctest entry
+# DEPS are the other libraries it may include; tools/check_layers.py reads the same lists and fails on any other include.
+function(poststelle_library name)
+  cmake_parse_arguments(A "" "" "SOURCES;DEPS;LINK" ${ARGN})
+  set(deps ${A_DEPS})
+  list(TRANSFORM deps PREPEND poststelle_)
+  if(A_SOURCES)
+    add_library(poststelle_${name} STATIC ${A_SOURCES})
+    target_link_libraries(poststelle_${name} PUBLIC ${deps} ${A_LINK})
+  else()
+    add_library(poststelle_${name} INTERFACE)
+    target_link_libraries(poststelle_${name} INTERFACE ${deps} ${A_LINK})
+  endif()
+endfunction()
+
+function(poststelle_test name)
+  cmake_parse_arguments(A "" "" "SOURCES;DEPS;LINK;LABELS" ${ARGN})
+  set(deps ${A_DEPS})
+  list(TRANSFORM deps PREPEND poststelle_)
+  add_executable(${name} ${A_SOURCES})
+  target_link_libraries(${name} PRIVATE ${deps} ${A_LINK} GTest::gmock GTest::gtest_main)
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES TIMEOUT 300 LABELS "unit;${A_LABELS}")
+endfunction()

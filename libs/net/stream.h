@@ -1,0 +1,47 @@
+// A byte stream to a server: TCP, and TLS on the same socket. The seam between protocol drivers and the network.
+#pragma once
+
+#include <asio/awaitable.hpp>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+
+namespace poststelle::net {
+
+// How a server's certificate is judged. TLS 1.2 or newer, SNI and name check against `server_name` always.
+struct TlsOptions {
+  std::string server_name;         // the configured name, never a CNAME's target
+  std::string ca_certificates_pem;  // empty: the system's; otherwise only these are trusted
+};
+
+// Why an operation on a stream failed; carried as the absl::Status payload kNetErrorUrl so that a policy can tell
+// apart what a message text would have to be parsed for.
+enum class NetError {
+  kResolve, kConnect, kTimeout, kClosed, kTls, kCertificateExpired, kCertificateName, kCertificateIssuer, kCancelled, kIo, kEgress,
+};
+absl::Status MakeNetError(NetError error, std::string_view message);
+// The error behind a status that this library made; kIo for any other.
+NetError GetNetError(const absl::Status& status);
+
+// Deadlines are relative to the call. Every failure is final: the stream is then closed. Cancelling the coroutine
+// (asio cancellation) closes it too. Used by one coroutine at a time.
+class Stream {
+ public:
+  virtual ~Stream() = default;
+  // At least one byte into buffer[0..size); 0 bytes is never returned: end of stream is kClosed. A TLS stream that
+  // ends without close_notify is kClosed as well and says so.
+  virtual asio::awaitable<absl::StatusOr<size_t>> ReadSome(char* buffer, size_t size, absl::Duration timeout) = 0;
+  // All of `bytes`, which must stay alive until it returns.
+  virtual asio::awaitable<absl::Status> Write(std::string_view bytes, absl::Duration timeout) = 0;
+  // Upgrades to TLS in place (after STARTTLS, or first of all with implicit TLS).
+  virtual asio::awaitable<absl::Status> StartTls(const TlsOptions& options, absl::Duration timeout) = 0;
+  virtual bool is_tls() const = 0;
+  // Ends the connection at once; pending operations fail with kClosed. Idempotent.
+  virtual void Close() = 0;
+};
+
+}  // namespace poststelle::net

@@ -1,0 +1,74 @@
+// Group commit: merges the units of many mailboxes into few transactions, each behind its mailbox's fence.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "libs/async/runtime.h"
+#include "libs/sql/database.h"
+#include "services/fetcher/ledger.h"
+
+namespace poststelle::fetcher {
+
+// A worker's claim to write for one mailbox. `fence` is 0 until the first write takes it (DESIGN §3: lazily), and is
+// kept as long as the lease is unbroken. Touched by the mailbox's own coroutine and, inside a commit, by the committer.
+struct Hold {
+  FolderKey folder;
+  int64_t fence = 0;
+  // The cursor that the listing in hand rests on; re-read and compared when the fence is taken.
+  std::optional<Cursor> cursor;
+  bool cursor_known = false;  // false: read it before listing
+  bool lost = false;          // another worker holds the mailbox: stop
+  // Messages during whose download the connection failed, and how often: they go last, and in the end aside, so that
+  // one mail that a server can't deliver never blocks the others.
+  std::map<uint32_t, int> blamed;
+};
+
+// One change to the ledger, of one mailbox. Applied in the order in which the mailbox submitted them.
+struct Unit {
+  Hold* hold = nullptr;
+  std::function<async::Task<absl::Status>(sql::Transaction&)> apply;
+  absl::Status result;  // out
+};
+
+// Merges what is submitted within a few milliseconds, at most kMaxUnits a transaction. A unit that the database refuses
+// is undone alone (savepoint); the others commit. A unit whose fence is newer fails with kAborted and its hold is
+// marked lost. Thread-safe.
+class Committer {
+ public:
+  static constexpr size_t kMaxUnits = 128;
+
+  // `holder` names this process start.
+  Committer(asio::any_io_executor executor, sql::Database& database, std::string holder);
+  ~Committer();
+
+  // Applies `units` (all of one mailbox, in order) and returns when they are durable or have failed; each unit's result
+  // says which. The status is that of the first failed unit.
+  async::Task<absl::Status> Commit(std::vector<Unit>& units);
+  // The same for one unit.
+  async::Task<absl::Status> Commit(Hold& hold, std::function<async::Task<absl::Status>(sql::Transaction&)> apply);
+
+  const std::string& holder() const { return holder_; }
+  // Refuses further work and waits for what is in hand.
+  void Stop();
+
+ private:
+  struct Batch;
+  async::Task<void> Loop();
+  async::Task<void> Await(std::shared_ptr<Batch> batch);
+  async::Task<absl::Status> Apply(std::vector<Batch*>& batches, sql::Transaction& tx,
+                                  std::vector<std::pair<Hold*, int64_t>>& taken);
+  async::Task<absl::Status> CheckFence(sql::Transaction& tx, Hold& hold, int64_t& fence);
+
+  struct State;
+  std::shared_ptr<State> state_;
+  sql::Database& database_;
+  const std::string holder_;
+  async::TaskScope scope_;
+};
+
+}  // namespace poststelle::fetcher

@@ -1,0 +1,28 @@
+// What a failed poll means: the reason a person reads, and when to try again. Protocol code reports, this file decides.
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "poststelle/config/v1/mailbox.pb.h"
+
+namespace poststelle::fetcher {
+
+struct Failure {
+  std::string reason;       // UPPER_SNAKE; docs/errors.md lists them
+  std::string reason_text;  // what, where, and what to do
+  bool credentials = false;  // rejected sign-in: wait much longer, so that the account is not locked out
+};
+
+// Turns the status of a failed poll of `mailbox` into its reason.
+Failure Classify(const absl::Status& status, const config::v1::Mailbox& mailbox);
+
+// When to poll again after `failures` failures in a row: the interval, doubled each time up to 30 minutes; after
+// rejected credentials from 5 minutes up to 6 hours (a change of the mailbox resets both).
+absl::Duration RetryDelay(const Failure& failure, int failures, absl::Duration interval);
+
+// A failure of ours that carries its reason with it, for example SECRET_UNREADABLE.
+absl::Status WithReason(absl::Status status, const std::string& reason);
+
+}  // namespace poststelle::fetcher

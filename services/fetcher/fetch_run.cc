@@ -1,0 +1,323 @@
+#include "services/fetcher/fetch_run.h"
+
+#include <algorithm>
+#include <unordered_set>
+
+#include "absl/strings/str_cat.h"
+#include "libs/base/failpoint.h"
+#include "libs/base/status_macros.h"
+#include "libs/mail/digest.h"
+#include "libs/observe/log.h"
+#include "services/fetcher/failure_policy.h"
+#include "services/fetcher/listing.h"
+#include "services/fetcher/message_fetcher.h"
+
+namespace poststelle::fetcher {
+namespace {
+
+// Decisions a commit: keeps a transaction short, and a first poll of a huge folder in bounded memory.
+constexpr size_t kDecisionsPerCommit = 1000;
+// UIDs asked for in one listing command.
+constexpr uint32_t kListingWindow = 20000;
+
+// One poll. Lives on RunFetch's frame; its steps run one after the other on one coroutine.
+class FetchRun {
+ public:
+  FetchRun(FetchContext& context, MailboxRef mailbox, Hold& hold, const std::atomic<bool>& stop)
+      : context_(context), mailbox_(std::move(mailbox)), hold_(hold), stop_(stop), started_(absl::Now()) {}
+
+  async::Task<absl::StatusOr<FetchReport>> Run();
+
+ private:
+  async::Task<absl::Status> LoadCursor();
+  async::Task<absl::Status> List();
+  async::Task<absl::Status> ListWindow(imap::UidRange range);
+  async::Task<absl::StatusOr<Decision>> DecideOne(const Listed& mail, const std::string& header_fields);
+  async::Task<absl::Status> CommitDecisions(std::vector<Decision> decisions, Cursor cursor);
+  async::Task<absl::Status> RecheckReadMail();
+  absl::Status CheckStop() const;
+  const FolderKey& folder() const { return hold_.folder; }
+
+  FetchContext& context_;
+  const MailboxRef mailbox_;
+  Hold& hold_;
+  const std::atomic<bool>& stop_;
+  const absl::Time started_;
+
+  OpenFolder open_;
+  ListingRules rules_;
+  Cursor cursor_;            // as committed
+  bool recognise_ = false;   // older identities exist: ask for header fields and match anchors
+  bool rebuilt_ = false;     // UIDVALIDITY differs from the cursor's
+  std::vector<OpenRow> stale_pending_;
+  std::vector<std::string> used_matches_;  // matched since the last commit
+  FetchReport report_;
+};
+
+absl::Status FetchRun::CheckStop() const {
+  if (hold_.lost) return absl::AbortedError("another worker took over this mailbox");
+  if (stop_) return absl::CancelledError("the poll was stopped");
+  return absl::OkStatus();
+}
+
+async::Task<absl::StatusOr<FetchReport>> FetchRun::Run() {
+  PS_CO_ASSIGN_OR_RETURN(open_, co_await ConnectTo(context_, *mailbox_));
+  PS_CO_RETURN_IF_ERROR(co_await LoadCursor());
+  PS_CO_RETURN_IF_ERROR(co_await List());
+  PS_CO_RETURN_IF_ERROR(co_await RecheckReadMail());
+
+  MessageFetcher fetcher(context_, *mailbox_, hold_, *open_.client, open_.state.uid_validity, stop_);
+  absl::StatusOr<int> published = co_await fetcher.FetchAll();
+  if (!published.ok()) co_return published.status();
+  report_.published = *published;
+
+  // Losing the connection while saying goodbye costs nothing.
+  absl::Status goodbye = co_await open_.client->Logout();
+  if (!goodbye.ok()) {
+    observe::Log(observe::Level::kDebug, "imap.logout_failed",
+                 {{"mailbox", folder().mailbox.id}, {"error", std::string(goodbye.message())}});
+  }
+  co_return report_;
+}
+
+async::Task<absl::Status> FetchRun::LoadCursor() {
+  const uint32_t validity = open_.state.uid_validity;
+  if (!hold_.cursor_known) {
+    hold_.fence = 0;  // an unknown cursor means a broken lease: the fence is taken anew
+    std::optional<Cursor> cursor;
+    sql::Work work = [this, &cursor](sql::Transaction& tx) -> async::Task<absl::Status> {
+      PS_CO_ASSIGN_OR_RETURN(cursor, co_await ReadCursor(tx, folder()));
+      co_return absl::OkStatus();
+    };
+    PS_CO_RETURN_IF_ERROR(co_await context_.database.Read(work));
+    hold_.cursor = cursor;
+    hold_.cursor_known = true;
+  }
+  cursor_ = hold_.cursor.value_or(Cursor{});
+  rules_ = RulesFor(*mailbox_, cursor_, started_);
+  rebuilt_ = cursor_.uid_validity != 0 && cursor_.uid_validity != validity;
+  if (rebuilt_) {
+    report_.notice = absl::StrCat("The server rebuilt the folder (UIDVALIDITY ", cursor_.uid_validity, " became ", validity,
+                                  "); mail was recognised by its headers.");
+    observe::Log(observe::Level::kWarning, "folder.uid_validity_changed",
+                 {{"mailbox", folder().mailbox.id}, {"from", cursor_.uid_validity}, {"to", validity}});
+    cursor_.watermark = 0;
+    cursor_.highest_modseq = 0;
+  }
+  const bool complete = cursor_.uid_validity == validity && !rules_.first_listing;
+  if (complete) co_return absl::OkStatus();
+  sql::Work work = [this, validity](sql::Transaction& tx) -> async::Task<absl::Status> {
+    PS_CO_ASSIGN_OR_RETURN(recognise_, co_await HasOlderIdentities(tx, folder(), validity));
+    PS_CO_ASSIGN_OR_RETURN(stale_pending_, co_await ReadStalePending(tx, folder(), validity));
+    co_return absl::OkStatus();
+  };
+  co_return co_await context_.database.Read(work);
+}
+
+async::Task<absl::Status> FetchRun::List() {
+  const imap::FolderState& state = open_.state;
+  const bool known = cursor_.uid_validity == state.uid_validity && !rules_.first_listing;
+  const bool nothing_new = state.exists == 0 || (state.uid_next != 0 && state.uid_next <= cursor_.watermark + 1);
+  if (!nothing_new) {
+    // Windows bound the memory of a first poll; the last one is open-ended, for mail that arrives meanwhile and for
+    // servers that tell no UIDNEXT.
+    uint32_t from = cursor_.watermark + 1;
+    while (state.exists > kListingWindow && state.uid_next > from && state.uid_next - from > kListingWindow) {
+      PS_CO_RETURN_IF_ERROR(co_await ListWindow({from, from + kListingWindow - 1}));
+      from += kListingWindow;
+    }
+    PS_CO_RETURN_IF_ERROR(co_await ListWindow({from, imap::kMaxUid}));
+  }
+  const int64_t reference = absl::ToUnixMillis(started_);
+  if (known) {
+    context_.board.ListingCompleted(folder(), reference);
+    hold_.cursor->reference_ms = reference;
+    co_return absl::OkStatus();
+  }
+  // A first listing, or the first under a new UIDVALIDITY, is complete: from now on the age limit counts from it.
+  Cursor complete = cursor_;
+  complete.uid_validity = state.uid_validity;
+  complete.reference_ms = reference;
+  complete.enable_generation = mailbox_->enable_generation();
+  auto apply = [this, complete](sql::Transaction& tx) -> async::Task<absl::Status> {
+    PS_CO_RETURN_IF_ERROR(co_await CloseStalePending(tx, folder(), complete.uid_validity));
+    co_return co_await WriteCursor(tx, folder(), complete);
+  };
+  PS_CO_RETURN_IF_ERROR(co_await context_.committer.Commit(hold_, apply));
+  cursor_ = complete;
+  hold_.cursor = complete;
+  co_return absl::OkStatus();
+}
+
+async::Task<absl::Status> FetchRun::ListWindow(imap::UidRange range) {
+  struct Item {
+    Listed mail;
+    std::string header_fields;
+  };
+  std::vector<Item> items;
+  auto on_message = [&items, &range](imap::MessageInfo info) -> absl::Status {
+    // "n:*" always answers with the last message, even one below n (RFC 9051 §6.4.9).
+    if (info.uid < range.from || info.deleted) return absl::OkStatus();
+    Item item;
+    item.mail.uid = info.uid;
+    item.mail.size = info.size;
+    item.mail.internal_date = info.internal_date_unix;
+    item.mail.seen = info.seen;
+    item.header_fields = std::move(info.header_fields);
+    items.push_back(std::move(item));
+    return absl::OkStatus();
+  };
+  std::function<absl::Status(imap::MessageInfo)> callback = on_message;
+  PS_CO_RETURN_IF_ERROR(co_await open_.client->FetchInfos(range, recognise_, callback));
+  Failpoint("listing.before_commit");
+  std::sort(items.begin(), items.end(), [](const Item& a, const Item& b) { return a.mail.uid < b.mail.uid; });
+  auto same_uid = [](const Item& a, const Item& b) { return a.mail.uid == b.mail.uid; };
+  items.erase(std::unique(items.begin(), items.end(), same_uid), items.end());
+
+  for (size_t begin = 0; begin < items.size(); begin += kDecisionsPerCommit) {
+    const size_t end = std::min(items.size(), begin + kDecisionsPerCommit);
+    std::vector<Decision> decisions;
+    decisions.reserve(end - begin);
+    for (size_t i = begin; i < end; ++i) {
+      PS_CO_ASSIGN_OR_RETURN(Decision decision, co_await DecideOne(items[i].mail, items[i].header_fields));
+      decisions.push_back(std::move(decision));
+    }
+    Cursor next = cursor_;
+    next.uid_validity = open_.state.uid_validity;
+    next.watermark = items[end - 1].mail.uid;
+    PS_CO_RETURN_IF_ERROR(co_await CommitDecisions(std::move(decisions), next));
+    PS_CO_RETURN_IF_ERROR(CheckStop());
+  }
+  co_return absl::OkStatus();
+}
+
+async::Task<absl::StatusOr<Decision>> FetchRun::DecideOne(const Listed& mail, const std::string& header_fields) {
+  Decision decision = Decide(rules_, mail);
+  if (!recognise_) co_return decision;
+  const std::string anchor = mail::AnchorFromHeaders(header_fields, mail.size, mail.internal_date);
+  std::optional<AnchorMatch> match;
+  sql::Work work = [this, &anchor, &match](sql::Transaction& tx) -> async::Task<absl::Status> {
+    PS_CO_ASSIGN_OR_RETURN(match, co_await MatchAnchor(tx, folder(), open_.state.uid_validity, anchor, used_matches_));
+    co_return absl::OkStatus();
+  };
+  PS_CO_RETURN_IF_ERROR(co_await context_.database.Read(work));
+  if (match) {
+    used_matches_.push_back(match->message_id);
+    decision.kind = Decision::Kind::kRecognised;
+    decision.reason = "It is known from before the folder was rebuilt or the connection changed.";
+    decision.recognised_as = match->message_id;
+    context_.metrics.recognised.Increment();
+    co_return decision;
+  }
+  // What a committed listing held as pending is imported whatever age and read mark say now.
+  auto stale = std::find_if(stale_pending_.begin(), stale_pending_.end(), [&mail](const OpenRow& row) {
+    return row.size == mail.size && row.internal_date == mail.internal_date;
+  });
+  if (stale != stale_pending_.end()) {
+    decision.kind = Decision::Kind::kPending;
+    decision.reason.clear();
+    decision.historical = stale->historical;
+    stale_pending_.erase(stale);
+  }
+  co_return decision;
+}
+
+async::Task<absl::Status> FetchRun::CommitDecisions(std::vector<Decision> decisions, Cursor cursor) {
+  if (DeliberatelyBroken("watermark_without_pending")) {
+    auto only_cursor = [this, &cursor](sql::Transaction& tx) { return WriteCursor(tx, folder(), cursor); };
+    PS_CO_RETURN_IF_ERROR(co_await context_.committer.Commit(hold_, only_cursor));
+    Failpoint("listing.in_transaction");
+  }
+  auto apply = [this, &decisions, &cursor](sql::Transaction& tx) -> async::Task<absl::Status> {
+    PS_CO_RETURN_IF_ERROR(co_await InsertDecisions(tx, folder(), cursor.uid_validity, decisions));
+    Failpoint("listing.in_transaction");
+    co_return co_await WriteCursor(tx, folder(), cursor);
+  };
+  PS_CO_RETURN_IF_ERROR(co_await context_.committer.Commit(hold_, apply));
+  Failpoint("listing.after_commit");
+  cursor_ = cursor;
+  hold_.cursor = cursor;
+  used_matches_.clear();
+  report_.listed += static_cast<int>(decisions.size());
+  co_return absl::OkStatus();
+}
+
+async::Task<absl::Status> FetchRun::RecheckReadMail() {
+  if (rules_.also_read) co_return absl::OkStatus();
+  const uint64_t modseq = open_.state.highest_modseq;
+  // HIGHESTMODSEQ that stands still says that no flag changed (RFC 7162 §3.1.2.1).
+  if (modseq != 0 && modseq == cursor_.highest_modseq) co_return absl::OkStatus();
+  std::vector<OpenRow> rows;
+  sql::Work work = [this, &rows](sql::Transaction& tx) -> async::Task<absl::Status> {
+    PS_CO_ASSIGN_OR_RETURN(rows, co_await ReadAsRead(tx, folder(), open_.state.uid_validity));
+    co_return absl::OkStatus();
+  };
+  PS_CO_RETURN_IF_ERROR(co_await context_.database.Read(work));
+  std::vector<uint32_t> ask;
+  std::vector<uint32_t> too_old;
+  ListingRules now = rules_;
+  now.reference = started_;  // "while younger than the limit": counted from now (SPEC §5.3)
+  for (const OpenRow& row : rows) (TooOld(now, row.internal_date) ? too_old : ask).push_back(row.uid);
+  std::vector<uint32_t> unread;
+  if (!ask.empty()) {
+    PS_CO_ASSIGN_OR_RETURN(unread, co_await open_.client->SearchUnseen(ask));
+    std::unordered_set<uint32_t> asked(ask.begin(), ask.end());
+    std::erase_if(unread, [&asked](uint32_t uid) { return !asked.contains(uid); });
+  }
+  if (unread.empty() && too_old.empty() && modseq == cursor_.highest_modseq) co_return absl::OkStatus();
+  Cursor next = cursor_;
+  next.highest_modseq = modseq;
+  auto apply = [this, &unread, &too_old, &next](sql::Transaction& tx) -> async::Task<absl::Status> {
+    PS_CO_RETURN_IF_ERROR(co_await SettleAsRead(tx, folder(), open_.state.uid_validity, unread, too_old));
+    co_return co_await WriteCursor(tx, folder(), next);
+  };
+  PS_CO_RETURN_IF_ERROR(co_await context_.committer.Commit(hold_, apply));
+  cursor_ = next;
+  hold_.cursor = next;
+  co_return absl::OkStatus();
+}
+
+}  // namespace
+
+async::Task<absl::StatusOr<FetchReport>> RunFetch(FetchContext& context, MailboxRef mailbox, Hold& hold,
+                                                  const std::atomic<bool>& stop) {
+  FetchRun run(context, std::move(mailbox), hold, stop);
+  co_return co_await run.Run();
+}
+
+async::Task<absl::StatusOr<OpenFolder>> ConnectTo(FetchContext& context, const config::v1::Mailbox& mailbox) {
+  const config::v1::Connection& connection = mailbox.connection();
+  PS_CO_ASSIGN_OR_RETURN(Credentials credentials, co_await context.credentials.Get(mailbox));
+  PS_CO_ASSIGN_OR_RETURN(std::unique_ptr<net::Stream> stream,
+                         co_await context.dialer.Dial(connection.host(), static_cast<uint16_t>(connection.port()),
+                                                      context.connect_timeout));
+  imap::ConnectOptions options;
+  switch (connection.encryption()) {
+    case config::v1::Connection::ENCRYPTION_NONE:
+      options.encryption = imap::Encryption::kNone;
+      break;
+    case config::v1::Connection::ENCRYPTION_STARTTLS:
+      options.encryption = imap::Encryption::kStartTls;
+      break;
+    default:
+      options.encryption = imap::Encryption::kTls;
+      break;
+  }
+  options.tls.server_name = connection.host();
+  options.tls.ca_certificates_pem = connection.ca_certificates_pem();
+  options.login = credentials.login_name;
+  options.password = credentials.password;
+  options.limits.max_body_bytes = context.max_message_size + (1 << 20);
+  options.timeouts = imap::Timeouts::All(context.command_timeout);
+  OpenFolder open;
+  PS_CO_ASSIGN_OR_RETURN(open.client, co_await imap::Client::Connect(std::move(stream), options));
+  PS_CO_ASSIGN_OR_RETURN(open.state, co_await open.client->Examine(FolderKeyOf(mailbox).folder));
+  if (open.state.uid_validity == 0) {
+    co_return WithReason(absl::FailedPreconditionError("the server told no UIDVALIDITY for the folder, so its messages "
+                                                       "can't be told apart over time"),
+                         "PROTOCOL_ERROR");
+  }
+  co_return open;
+}
+
+}  // namespace poststelle::fetcher

@@ -1,0 +1,330 @@
+#include "services/fetcher/ledger.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+#include "libs/base/ids.h"
+#include "libs/base/status_macros.h"
+#include "libs/base/sv.h"
+
+namespace poststelle::fetcher {
+namespace {
+
+constexpr int kPartitions = 64;
+
+using Params = std::vector<sql::Value>;
+
+Params Key(const FolderKey& f) { return {f.mailbox.key, f.generation, f.folder}; }
+
+Params Key(const FolderKey& f, uint32_t uid_validity) {
+  Params p = Key(f);
+  p.emplace_back(int64_t{uid_validity});
+  return p;
+}
+
+Params Key(const FolderKey& f, uint32_t uid_validity, uint32_t uid) {
+  Params p = Key(f, uid_validity);
+  p.emplace_back(int64_t{uid});
+  return p;
+}
+
+std::string_view StateName(Decision::Kind kind) {
+  switch (kind) {
+    case Decision::Kind::kPending:
+      return "pending";
+    case Decision::Kind::kPassedOver:
+      return "passed_over";
+    case Decision::Kind::kAsRead:
+      return "as_read";
+    case Decision::Kind::kRecognised:
+      return "recognised";
+  }
+  return "pending";
+}
+
+OpenRow ToOpenRow(const sql::Row& row) {
+  OpenRow out;
+  out.uid = static_cast<uint32_t>(row.Int(0));
+  out.size = static_cast<uint64_t>(row.Int(1));
+  out.internal_date = row.Int(2);
+  out.historical = row.Int(3) != 0;
+  return out;
+}
+
+std::vector<OpenRow> ToOpenRows(const sql::Result& result) {
+  std::vector<OpenRow> out;
+  out.reserve(result.rows.size());
+  for (const sql::Row& row : result.rows) out.push_back(ToOpenRow(row));
+  return out;
+}
+
+}  // namespace
+
+int64_t NowMs() { return absl::ToUnixMillis(absl::Now()); }
+
+std::string MessageIdOf(const FolderKey& f, uint32_t uid_validity, uint32_t uid) {
+  std::string identity = absl::StrCat(f.mailbox.key, "\n", f.generation, "\n", f.folder, "\n", uid_validity, "\n", uid);
+  return DerivedId("message", identity);
+}
+
+async::Task<absl::StatusOr<FeedInfo>> EnsureFeed(sql::Database& database) {
+  FeedInfo info;
+  std::string epoch = RandomId();
+  sql::Work work = [&info, &epoch](sql::Transaction& tx) -> async::Task<absl::Status> {
+    Params insert{epoch, int64_t{kPartitions}};
+    PS_CO_RETURN_IF_ERROR(
+        (co_await tx.Execute("INSERT INTO feed (id, epoch, partitions) VALUES (1, $1, $2) ON CONFLICT DO NOTHING",
+                             std::move(insert)))
+            .status());
+    PS_CO_ASSIGN_OR_RETURN(sql::Result feed, co_await tx.Execute("SELECT epoch, partitions FROM feed WHERE id = 1"));
+    info.epoch = feed.rows[0].Text(0);
+    info.partitions = static_cast<int>(feed.rows[0].Int(1));
+    for (int i = 0; i < info.partitions; ++i) {
+      Params head{int64_t{i}};
+      PS_CO_RETURN_IF_ERROR((co_await tx.Execute("INSERT INTO partition_head (partition, last_offset) VALUES ($1, 0) "
+                                                 "ON CONFLICT DO NOTHING",
+                                                 std::move(head)))
+                                .status());
+    }
+    co_return absl::OkStatus();
+  };
+  PS_CO_RETURN_IF_ERROR(co_await database.Write(work));
+  co_return info;
+}
+
+async::Task<absl::StatusOr<std::optional<Cursor>>> ReadCursor(sql::Transaction& tx, const FolderKey& folder) {
+  PS_CO_ASSIGN_OR_RETURN(
+      sql::Result result,
+      co_await tx.Execute("SELECT uid_validity, watermark, highest_modseq, reference_time, enable_generation "
+                          "FROM folder_cursor WHERE mailbox_key = $1 AND generation = $2 AND folder = $3",
+                          Key(folder)));
+  if (result.rows.empty()) co_return std::nullopt;
+  const sql::Row& row = result.rows[0];
+  Cursor cursor;
+  cursor.uid_validity = static_cast<uint32_t>(row.Int(0));
+  cursor.watermark = static_cast<uint32_t>(row.Int(1));
+  cursor.highest_modseq = static_cast<uint64_t>(row.Int(2));
+  cursor.reference_ms = row.Int(3);
+  cursor.enable_generation = row.Int(4);
+  co_return cursor;
+}
+
+async::Task<absl::StatusOr<std::vector<PendingMessage>>> ReadPending(sql::Transaction& tx, const FolderKey& folder,
+                                                                     uint32_t uid_validity, int limit) {
+  Params params = Key(folder, uid_validity);
+  params.emplace_back(int64_t{limit});
+  PS_CO_ASSIGN_OR_RETURN(
+      sql::Result result,
+      co_await tx.Execute("SELECT uid, size, internal_date, historical, attempts, message_id FROM message "
+                          "WHERE mailbox_key = $1 AND generation = $2 AND folder = $3 AND uid_validity = $4 "
+                          "AND state = 'pending' "
+                          "ORDER BY historical, CASE WHEN historical = 1 THEN -uid ELSE uid END LIMIT $5",
+                          std::move(params)));
+  std::vector<PendingMessage> out;
+  out.reserve(result.rows.size());
+  for (const sql::Row& row : result.rows) {
+    PendingMessage m;
+    m.uid = static_cast<uint32_t>(row.Int(0));
+    m.size = static_cast<uint64_t>(row.Int(1));
+    m.internal_date = row.Int(2);
+    m.historical = row.Int(3) != 0;
+    m.attempts = static_cast<int>(row.Int(4));
+    m.message_id = row.Text(5);
+    out.push_back(std::move(m));
+  }
+  co_return out;
+}
+
+async::Task<absl::StatusOr<std::vector<OpenRow>>> ReadAsRead(sql::Transaction& tx, const FolderKey& folder,
+                                                             uint32_t uid_validity) {
+  PS_CO_ASSIGN_OR_RETURN(
+      sql::Result result,
+      co_await tx.Execute("SELECT uid, size, internal_date, historical FROM message WHERE mailbox_key = $1 AND "
+                          "generation = $2 AND folder = $3 AND uid_validity = $4 AND state = 'as_read' ORDER BY uid",
+                          Key(folder, uid_validity)));
+  co_return ToOpenRows(result);
+}
+
+async::Task<absl::StatusOr<bool>> HasOlderIdentities(sql::Transaction& tx, const FolderKey& folder,
+                                                     uint32_t uid_validity) {
+  PS_CO_ASSIGN_OR_RETURN(
+      sql::Result result,
+      co_await tx.Execute("SELECT 1 FROM message WHERE mailbox_key = $1 AND folder = $3 AND superseded = 0 AND "
+                          "(anchor IS NOT NULL OR state = 'pending') AND (generation <> $2 OR uid_validity <> $4) LIMIT 1",
+                          Key(folder, uid_validity)));
+  co_return !result.rows.empty();
+}
+
+async::Task<absl::StatusOr<std::optional<AnchorMatch>>> MatchAnchor(sql::Transaction& tx, const FolderKey& folder,
+                                                                    uint32_t uid_validity, const std::string& anchor,
+                                                                    const std::vector<std::string>& already_used) {
+  Params params = Key(folder, uid_validity);
+  params.emplace_back(sql::Blob{anchor});
+  PS_CO_ASSIGN_OR_RETURN(
+      sql::Result result,
+      co_await tx.Execute("SELECT message_id, ticket_id FROM message WHERE mailbox_key = $1 AND folder = $3 AND "
+                          "anchor = $5 AND superseded = 0 AND (generation <> $2 OR uid_validity <> $4) "
+                          "ORDER BY message_id",
+                          std::move(params)));
+  for (const sql::Row& row : result.rows) {
+    if (std::find(already_used.begin(), already_used.end(), row.Text(0)) != already_used.end()) continue;
+    AnchorMatch match;
+    match.message_id = row.Text(0);
+    if (!row.IsNull(1)) match.ticket_id = row.Text(1);
+    co_return match;
+  }
+  co_return std::nullopt;
+}
+
+async::Task<absl::StatusOr<std::vector<OpenRow>>> ReadStalePending(sql::Transaction& tx, const FolderKey& folder,
+                                                                   uint32_t uid_validity) {
+  PS_CO_ASSIGN_OR_RETURN(
+      sql::Result result,
+      co_await tx.Execute("SELECT uid, size, internal_date, historical FROM message WHERE mailbox_key = $1 AND "
+                          "folder = $3 AND state = 'pending' AND (generation <> $2 OR uid_validity <> $4)",
+                          Key(folder, uid_validity)));
+  co_return ToOpenRows(result);
+}
+
+async::Task<absl::Status> WriteCursor(sql::Transaction& tx, const FolderKey& folder, const Cursor& cursor) {
+  Params params = Key(folder);
+  params.emplace_back(int64_t{cursor.uid_validity});
+  params.emplace_back(int64_t{cursor.watermark});
+  params.emplace_back(static_cast<int64_t>(cursor.highest_modseq));
+  params.emplace_back(cursor.reference_ms);
+  params.emplace_back(cursor.enable_generation);
+  co_return (co_await tx.Execute(
+                 "INSERT INTO folder_cursor (mailbox_key, generation, folder, uid_validity, watermark, highest_modseq, "
+                 "reference_time, enable_generation) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) "
+                 "ON CONFLICT (mailbox_key, generation, folder) DO UPDATE SET uid_validity = excluded.uid_validity, "
+                 "watermark = excluded.watermark, highest_modseq = excluded.highest_modseq, "
+                 "reference_time = excluded.reference_time, enable_generation = excluded.enable_generation",
+                 std::move(params)))
+      .status();
+}
+
+async::Task<absl::Status> InsertDecisions(sql::Transaction& tx, const FolderKey& folder, uint32_t uid_validity,
+                                          const std::vector<Decision>& decisions) {
+  const int64_t now = NowMs();
+  for (const Decision& d : decisions) {
+    Params params = Key(folder, uid_validity, d.uid);
+    params.emplace_back(MessageIdOf(folder, uid_validity, d.uid));
+    params.emplace_back(folder.mailbox.id);
+    params.emplace_back(std::string(StateName(d.kind)));
+    params.emplace_back(d.reason);
+    params.emplace_back(int64_t{d.historical});
+    params.emplace_back(static_cast<int64_t>(d.size));
+    params.emplace_back(d.internal_date);
+    params.emplace_back(now);
+    params.emplace_back(d.kind == Decision::Kind::kPending ? int64_t{0} : now);
+    PS_CO_RETURN_IF_ERROR(
+        (co_await tx.Execute("INSERT INTO message (mailbox_key, generation, folder, uid_validity, uid, message_id, "
+                             "mailbox_id, state, reason, historical, size, internal_date, attempts, attempt_holder, "
+                             "list_time, decide_time) "
+                             "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 0, '', $13, $14) "
+                             "ON CONFLICT DO NOTHING",
+                             std::move(params)))
+            .status());
+    if (d.kind != Decision::Kind::kRecognised) continue;
+    // The new UID takes over everything that later recognition needs; the old row has done its part.
+    Params carry = Key(folder, uid_validity, d.uid);
+    carry.emplace_back(d.recognised_as);
+    PS_CO_RETURN_IF_ERROR(
+        (co_await tx.Execute(
+             "UPDATE message SET (anchor, digest, internet_message_id, ticket_id, related_message_id) = "
+             "(SELECT anchor, digest, internet_message_id, ticket_id, message_id FROM message WHERE message_id = $6) "
+             "WHERE mailbox_key = $1 AND generation = $2 AND folder = $3 AND uid_validity = $4 AND uid = $5",
+             std::move(carry)))
+            .status());
+    Params used{d.recognised_as};
+    PS_CO_RETURN_IF_ERROR(
+        (co_await tx.Execute("UPDATE message SET superseded = 1 WHERE message_id = $1", std::move(used))).status());
+  }
+  co_return absl::OkStatus();
+}
+
+async::Task<absl::Status> SettleAsRead(sql::Transaction& tx, const FolderKey& folder, uint32_t uid_validity,
+                                       const std::vector<uint32_t>& unread, const std::vector<uint32_t>& too_old) {
+  for (uint32_t uid : unread) {
+    PS_CO_RETURN_IF_ERROR(
+        (co_await tx.Execute("UPDATE message SET state = 'pending', reason = '', decide_time = 0 WHERE mailbox_key = $1 "
+                             "AND generation = $2 AND folder = $3 AND uid_validity = $4 AND uid = $5 AND state = "
+                             "'as_read'",
+                             Key(folder, uid_validity, uid)))
+            .status());
+  }
+  for (uint32_t uid : too_old) {
+    Params params = Key(folder, uid_validity, uid);
+    params.emplace_back(NowMs());
+    PS_CO_RETURN_IF_ERROR(
+        (co_await tx.Execute("UPDATE message SET state = 'passed_over', reason = 'It was read when it was first listed "
+                             "and stayed so until it was too old.', decide_time = $6 WHERE mailbox_key = $1 AND "
+                             "generation = $2 AND folder = $3 AND uid_validity = $4 AND uid = $5 AND state = 'as_read'",
+                             std::move(params)))
+            .status());
+  }
+  co_return absl::OkStatus();
+}
+
+async::Task<absl::Status> CloseStalePending(sql::Transaction& tx, const FolderKey& folder, uint32_t uid_validity) {
+  Params params = Key(folder, uid_validity);
+  params.emplace_back(NowMs());
+  co_return (co_await tx.Execute(
+                 "UPDATE message SET state = 'gone', decide_time = $5, reason = 'The folder was rebuilt or the "
+                 "connection changed before it was fetched; its mail was listed again.' WHERE mailbox_key = $1 AND "
+                 "folder = $3 AND state IN ('pending', 'as_read') AND (generation <> $2 OR uid_validity <> $4)",
+                 std::move(params)))
+      .status();
+}
+
+async::Task<absl::Status> CountAttempts(sql::Transaction& tx, const FolderKey& folder, uint32_t uid_validity,
+                                        const std::vector<uint32_t>& uids, const std::string& holder) {
+  for (uint32_t uid : uids) {
+    Params params = Key(folder, uid_validity, uid);
+    params.emplace_back(holder);
+    PS_CO_RETURN_IF_ERROR(
+        (co_await tx.Execute("UPDATE message SET attempts = attempts + CASE WHEN attempt_holder = $6 THEN 0 ELSE 1 END, "
+                             "attempt_holder = $6 WHERE mailbox_key = $1 AND generation = $2 AND folder = $3 AND "
+                             "uid_validity = $4 AND uid = $5 AND state = 'pending'",
+                             std::move(params)))
+            .status());
+  }
+  co_return absl::OkStatus();
+}
+
+async::Task<absl::Status> UncountAttempts(sql::Transaction& tx, const FolderKey& folder, const std::string& holder) {
+  Params params{folder.mailbox.key, holder};
+  co_return (co_await tx.Execute("UPDATE message SET attempts = attempts - 1, attempt_holder = '' WHERE mailbox_key = "
+                                 "$1 AND state = 'pending' AND attempt_holder = $2",
+                                 std::move(params)))
+      .status();
+}
+
+async::Task<absl::Status> CloseAs(sql::Transaction& tx, const FolderKey& folder, uint32_t uid_validity, uint32_t uid,
+                                  std::string_view state, const std::string& reason, const blob::EncodedBlob* raw) {
+  if (raw != nullptr) PS_CO_RETURN_IF_ERROR(co_await blob::Put(tx, *raw));
+  Params params = Key(folder, uid_validity, uid);
+  params.emplace_back(std::string(state));
+  params.emplace_back(reason);
+  params.emplace_back(NowMs());
+  params.emplace_back(raw != nullptr ? sql::Value(sql::Blob{raw->sha256}) : sql::Value());
+  co_return (co_await tx.Execute("UPDATE message SET state = $6, reason = $7, decide_time = $8, raw_sha256 = $9 WHERE "
+                                 "mailbox_key = $1 AND generation = $2 AND folder = $3 AND uid_validity = $4 AND uid = "
+                                 "$5 AND state = 'pending'",
+                                 std::move(params)))
+      .status();
+}
+
+async::Task<absl::Status> CorrectSize(sql::Transaction& tx, const FolderKey& folder, uint32_t uid_validity,
+                                      uint32_t uid, uint64_t size) {
+  Params params = Key(folder, uid_validity, uid);
+  params.emplace_back(static_cast<int64_t>(size));
+  co_return (co_await tx.Execute("UPDATE message SET size = $6 WHERE mailbox_key = $1 AND generation = $2 AND folder = "
+                                 "$3 AND uid_validity = $4 AND uid = $5 AND state = 'pending'",
+                                 std::move(params)))
+      .status();
+}
+
+}  // namespace poststelle::fetcher

@@ -1,0 +1,153 @@
+// The ledger: which mail was listed, and what became of it. The truth behind "never lost, never published twice".
+//
+// Legal states of a message row, and the only changes between them:
+//
+//   (none)  → pending | passed_over | as_read | recognised      by a listing's commit
+//   as_read → pending | passed_over                             it became unread, or too old to wait for
+//   pending → published | duplicate | quarantined | gone        by a publication's commit
+//
+// Everything else is final. Writes happen inside a transaction that has checked the mailbox's fence (committer.h).
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "libs/blob/blob_store.h"
+#include "libs/sql/database.h"
+#include "poststelle/fetcher/v1/message.pb.h"
+
+namespace poststelle::fetcher {
+
+// Identity of a mailbox in the ledger: resource id and creation time, so that a mailbox that was deleted and made again
+// under the same id starts anew (SPEC §5.11).
+struct MailboxKey {
+  std::string id;   // the last part of mailboxes/{mailbox}
+  std::string key;  // id@creation time
+};
+
+// A folder of a mailbox in one connection generation.
+struct FolderKey {
+  MailboxKey mailbox;
+  int64_t generation = 1;
+  std::string folder;
+};
+
+// How far a folder is decided.
+struct Cursor {
+  uint32_t uid_validity = 0;  // 0: never listed
+  uint32_t watermark = 0;     // every UID up to it is decided
+  uint64_t highest_modseq = 0;
+  int64_t reference_ms = 0;  // start of the last complete listing; 0: none yet
+  int64_t enable_generation = 0;
+  bool operator==(const Cursor&) const = default;
+};
+
+// What a listing decided for one UID.
+struct Decision {
+  enum class Kind { kPending, kPassedOver, kAsRead, kRecognised };
+  uint32_t uid = 0;
+  Kind kind = Kind::kPending;
+  std::string reason;
+  bool historical = false;
+  uint64_t size = 0;
+  int64_t internal_date = 0;  // seconds since 1970
+  std::string recognised_as;  // message id; only for kRecognised
+};
+
+// A message that waits to be fetched.
+struct PendingMessage {
+  uint32_t uid = 0;
+  uint64_t size = 0;
+  int64_t internal_date = 0;
+  bool historical = false;
+  int attempts = 0;  // begun by worker processes that did not finish them
+  std::string message_id;
+};
+
+// Everything a publication needs, computed before the transaction.
+struct Publication {
+  FolderKey folder;
+  uint32_t uid_validity = 0;
+  uint32_t uid = 0;
+  v1::Message content;
+  std::string digest;               // 32 bytes; empty for a mail whose body was not fetched
+  std::string anchor;               // 32 bytes
+  std::optional<blob::EncodedBlob> raw;  // absent for a mail above the size limit
+};
+
+// Where a row that an anchor matched leads.
+struct AnchorMatch {
+  std::string message_id;
+  std::string ticket_id;
+};
+
+// Feed constants, read once at start.
+struct FeedInfo {
+  std::string epoch;
+  int partitions = 0;
+};
+
+int64_t NowMs();
+// message id of an identity; the same on every try.
+std::string MessageIdOf(const FolderKey& folder, uint32_t uid_validity, uint32_t uid);
+
+// Creates the feed row (epoch, 64 partitions) where there is none, and returns it.
+async::Task<absl::StatusOr<FeedInfo>> EnsureFeed(sql::Database& database);
+
+// --- reads -------------------------------------------------------------------------------------------------------
+
+async::Task<absl::StatusOr<std::optional<Cursor>>> ReadCursor(sql::Transaction& tx, const FolderKey& folder);
+// Messages to fetch, in the order to fetch them: new mail by UID before backlog, backlog newest first; at most `limit`.
+async::Task<absl::StatusOr<std::vector<PendingMessage>>> ReadPending(sql::Transaction& tx, const FolderKey& folder,
+                                                                     uint32_t uid_validity, int limit);
+struct OpenRow {
+  uint32_t uid = 0;
+  uint64_t size = 0;
+  int64_t internal_date = 0;
+  bool historical = false;
+};
+// What was passed over as read and may still become unread.
+async::Task<absl::StatusOr<std::vector<OpenRow>>> ReadAsRead(sql::Transaction& tx, const FolderKey& folder,
+                                                             uint32_t uid_validity);
+// True if the mailbox has fetched mail under another UIDVALIDITY or connection, whose anchors may recognise a listing.
+async::Task<absl::StatusOr<bool>> HasOlderIdentities(sql::Transaction& tx, const FolderKey& folder,
+                                                     uint32_t uid_validity);
+// The row that `anchor` recognises, if one is left: each older row vouches for one new UID only, so that two mails
+// with equal anchors are never taken for one. Marks it as used when `use` is set.
+async::Task<absl::StatusOr<std::optional<AnchorMatch>>> MatchAnchor(sql::Transaction& tx, const FolderKey& folder,
+                                                                    uint32_t uid_validity, const std::string& anchor,
+                                                                    const std::vector<std::string>& already_used);
+// Sizes and receive times of mail that was pending under an older identity: such mail is imported whatever age or
+// read mark say now (SPEC §5.1: a listed mail can't be lost).
+async::Task<absl::StatusOr<std::vector<OpenRow>>> ReadStalePending(sql::Transaction& tx, const FolderKey& folder,
+                                                                   uint32_t uid_validity);
+
+// --- writes (inside a fenced transaction) -------------------------------------------------------------------------
+
+async::Task<absl::Status> WriteCursor(sql::Transaction& tx, const FolderKey& folder, const Cursor& cursor);
+// Inserts what a listing decided. A row that is there already stays (replay).
+async::Task<absl::Status> InsertDecisions(sql::Transaction& tx, const FolderKey& folder, uint32_t uid_validity,
+                                          const std::vector<Decision>& decisions);
+// as_read → pending (became unread) or passed_over (too old).
+async::Task<absl::Status> SettleAsRead(sql::Transaction& tx, const FolderKey& folder, uint32_t uid_validity,
+                                       const std::vector<uint32_t>& unread, const std::vector<uint32_t>& too_old);
+// Pending rows of older identities can't be fetched any more: they end as gone, their mail was listed again.
+async::Task<absl::Status> CloseStalePending(sql::Transaction& tx, const FolderKey& folder, uint32_t uid_validity);
+// Counts an attempt for `uids` on behalf of process start `holder`, before it is made.
+async::Task<absl::Status> CountAttempts(sql::Transaction& tx, const FolderKey& folder, uint32_t uid_validity,
+                                        const std::vector<uint32_t>& uids, const std::string& holder);
+// Takes back the count of attempts that ended in an orderly way (drain).
+async::Task<absl::Status> UncountAttempts(sql::Transaction& tx, const FolderKey& folder, const std::string& holder);
+// Ends a pending message without a publication.
+async::Task<absl::Status> CloseAs(sql::Transaction& tx, const FolderKey& folder, uint32_t uid_validity, uint32_t uid,
+                                  std::string_view state, const std::string& reason,
+                                  const blob::EncodedBlob* raw = nullptr);
+// Remembers that the server announced another size than it listed.
+async::Task<absl::Status> CorrectSize(sql::Transaction& tx, const FolderKey& folder, uint32_t uid_validity,
+                                      uint32_t uid, uint64_t size);
+
+}  // namespace poststelle::fetcher

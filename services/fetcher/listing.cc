@@ -1,0 +1,42 @@
+#include "services/fetcher/listing.h"
+
+#include "absl/strings/str_cat.h"
+
+namespace poststelle::fetcher {
+
+ListingRules RulesFor(const config::v1::Mailbox& mailbox, const Cursor& cursor, absl::Time now) {
+  const config::v1::ImportOptions& options = mailbox.import_options();
+  ListingRules rules;
+  rules.also_read = options.also_fetch_read();
+  rules.unlimited_age = options.unlimited_age();
+  rules.max_age = absl::Hours(24) * (options.max_age_days() > 0 ? options.max_age_days() : 30);
+  rules.first_listing = cursor.reference_ms == 0 || cursor.enable_generation != mailbox.enable_generation();
+  rules.reference = rules.first_listing ? now : absl::FromUnixMillis(cursor.reference_ms);
+  return rules;
+}
+
+bool TooOld(const ListingRules& rules, int64_t internal_date) {
+  return !rules.unlimited_age && absl::FromUnixSeconds(internal_date) < rules.reference - rules.max_age;
+}
+
+Decision Decide(const ListingRules& rules, const Listed& mail) {
+  Decision decision;
+  decision.uid = mail.uid;
+  decision.size = mail.size;
+  decision.internal_date = mail.internal_date;
+  decision.historical = rules.first_listing;
+  if (TooOld(rules, mail.internal_date)) {
+    decision.kind = Decision::Kind::kPassedOver;
+    decision.reason = absl::StrCat("It was received on ",
+                                   absl::FormatTime("%Y-%m-%d", absl::FromUnixSeconds(mail.internal_date), absl::UTCTimeZone()),
+                                   ", before the age limit of ", absl::ToInt64Hours(rules.max_age) / 24,
+                                   " days counted from ",
+                                   absl::FormatTime("%Y-%m-%d", rules.reference, absl::UTCTimeZone()), ".");
+  } else if (mail.seen && !rules.also_read) {
+    decision.kind = Decision::Kind::kAsRead;
+    decision.reason = "It was already read when it was first listed, and read mail is not imported here.";
+  }
+  return decision;
+}
+
+}  // namespace poststelle::fetcher

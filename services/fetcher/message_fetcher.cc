@@ -1,0 +1,339 @@
+#include "services/fetcher/message_fetcher.h"
+
+#include <algorithm>
+#include <unordered_map>
+
+#include "absl/strings/str_cat.h"
+#include "libs/base/failpoint.h"
+#include "libs/base/status_macros.h"
+#include "libs/mail/digest.h"
+#include "libs/mail/scan.h"
+#include "libs/observe/log.h"
+#include "services/fetcher/failure_policy.h"
+#include "services/fetcher/message_content.h"
+#include "services/fetcher/publish.h"
+
+namespace poststelle::fetcher {
+namespace {
+
+// Bytes of headers that are fetched of a mail above the size limit.
+constexpr uint32_t kMaxHeaderBytes = 256 << 10;
+constexpr int kPendingAtOnce = 4096;
+
+}  // namespace
+
+// One message on its way from the socket to the ledger.
+struct MessageFetcher::Slot {
+  explicit Slot(asio::any_io_executor executor) : parsed(std::move(executor)) {}
+  PendingMessage listed;
+  std::string raw;
+  bool complete = false;   // every byte is here
+  bool too_large = false;  // only headers
+  uint64_t announced = 0;
+  int64_t reserved = 0;  // bytes taken from the memory budget
+  Publication publication;
+  async::Event parsed;
+  std::atomic<bool> done{false};
+};
+
+// Receives the bodies of one window.
+class MessageFetcher::Sink : public imap::BodySink {
+ public:
+  Sink(MessageFetcher& fetcher, Window& window) : fetcher_(fetcher) {
+    for (const std::shared_ptr<Slot>& slot : window) by_uid_[slot->listed.uid] = slot;
+  }
+
+  absl::Status Begin(uint32_t uid, uint64_t size) override {
+    auto it = by_uid_.find(uid);
+    current_ = it == by_uid_.end() || it->second->complete ? nullptr : it->second.get();
+    if (current_ == nullptr) return absl::OkStatus();  // not asked for, or told twice: read and dropped
+    current_->raw.clear();
+    current_->announced = size;
+    if (size > fetcher_.context_.max_message_size) {
+      current_->too_large = true;
+      return absl::OkStatus();
+    }
+    current_->raw.reserve(size);
+    return absl::OkStatus();
+  }
+
+  absl::Status Append(std::string_view bytes) override {
+    if (current_ != nullptr && !current_->too_large) current_->raw.append(bytes);
+    return absl::OkStatus();
+  }
+
+  async::Task<absl::Status> End(uint32_t uid) override {
+    if (current_ == nullptr) co_return absl::OkStatus();
+    current_ = nullptr;
+    std::shared_ptr<Slot> slot = by_uid_[uid];
+    fetcher_.context_.metrics.bodies_fetched.Increment();
+    slot->complete = true;
+    if (!slot->too_large) fetcher_.parsing_.Spawn(fetcher_.Parse(slot));
+    co_return absl::OkStatus();
+  }
+
+ private:
+  MessageFetcher& fetcher_;
+  std::unordered_map<uint32_t, std::shared_ptr<Slot>> by_uid_;
+  Slot* current_ = nullptr;
+};
+
+MessageFetcher::MessageFetcher(FetchContext& context, const config::v1::Mailbox& mailbox, Hold& hold,
+                               imap::Client& client, uint32_t uid_validity, const std::atomic<bool>& stop)
+    : context_(context),
+      mailbox_(mailbox),
+      hold_(hold),
+      client_(client),
+      uid_validity_(uid_validity),
+      stop_(stop),
+      parsing_(context.executor) {}
+
+MessageFetcher::~MessageFetcher() = default;
+
+async::Task<absl::StatusOr<int>> MessageFetcher::FetchAll() {
+  absl::Status status;
+  while (status.ok()) {
+    std::vector<PendingMessage> pending;
+    sql::Work work = [this, &pending](sql::Transaction& tx) -> async::Task<absl::Status> {
+      PS_CO_ASSIGN_OR_RETURN(pending, co_await ReadPending(tx, hold_.folder, uid_validity_, kPendingAtOnce));
+      co_return absl::OkStatus();
+    };
+    status = co_await context_.database.Read(work);
+    if (!status.ok() || pending.empty()) break;
+    std::stable_partition(pending.begin(), pending.end(),
+                          [this](const PendingMessage& m) { return !hold_.blamed.contains(m.uid); });
+    while (!pending.empty() && status.ok()) {
+      if (hold_.lost) status = absl::AbortedError("another worker took over this mailbox");
+      if (stop_) status = absl::CancelledError("the poll was stopped");
+      if (!status.ok()) break;
+      std::vector<PendingMessage> next = TakeWindow(pending);
+      Window window;
+      int64_t bytes = 0;
+      for (PendingMessage& message : next) {
+        auto slot = std::make_shared<Slot>(context_.executor);
+        slot->too_large = message.size > context_.max_message_size;
+        slot->reserved = slot->too_large ? kMaxHeaderBytes : static_cast<int64_t>(message.size);
+        bytes += slot->reserved;
+        slot->listed = std::move(message);
+        window.push_back(std::move(slot));
+      }
+      status = co_await context_.memory.Acquire(bytes);
+      if (!status.ok()) break;
+      // Each body is parsed in a child while the next ones are still being downloaded.
+      absl::Status fetched = co_await FetchWindow(window);
+      absl::Status finished = co_await Finish(window);
+      context_.memory.Release(bytes);
+      status = fetched.ok() ? finished : fetched;
+    }
+  }
+  co_await parsing_.Join();
+  if (!status.ok()) co_return status;
+  co_return published_;
+}
+
+std::vector<PendingMessage> MessageFetcher::TakeWindow(std::vector<PendingMessage>& pending) const {
+  std::vector<PendingMessage> window;
+  uint64_t bytes = 0;
+  size_t taken = 0;
+  // What was in hand when a worker died goes one by one, so that the guilty one is found.
+  const bool alone = pending.front().attempts > 0 || hold_.blamed.contains(pending.front().uid);
+  while (taken < pending.size() && window.size() < kWindowMessages) {
+    const PendingMessage& next = pending[taken];
+    const bool suspect = next.attempts > 0 || hold_.blamed.contains(next.uid);
+    if (!window.empty() && (alone || suspect || bytes + next.size > kWindowBytes)) break;
+    bytes += next.size;
+    window.push_back(next);
+    ++taken;
+  }
+  pending.erase(pending.begin(), pending.begin() + static_cast<std::ptrdiff_t>(taken));
+  return window;
+}
+
+async::Task<absl::Status> MessageFetcher::FetchWindow(Window& window) {
+  std::vector<uint32_t> bodies;
+  std::vector<uint32_t> all;
+  for (const std::shared_ptr<Slot>& slot : window) {
+    all.push_back(slot->listed.uid);
+    if (slot->listed.attempts >= kFetchAttempts) {
+      PS_CO_RETURN_IF_ERROR(co_await CloseWithout(
+          slot->listed.uid, "quarantined",
+          absl::StrCat("Fetching it was begun ", slot->listed.attempts,
+                       " times by workers that did not live to finish it. It is still on the server.")));
+      slot->done = true;
+    } else if (auto blamed = hold_.blamed.find(slot->listed.uid);
+               blamed != hold_.blamed.end() && blamed->second >= kDownloadAttempts) {
+      PS_CO_RETURN_IF_ERROR(co_await CloseWithout(
+          slot->listed.uid, "quarantined",
+          absl::StrCat("The connection failed ", blamed->second,
+                       " times in the middle of this message. It is still on the server.")));
+      hold_.blamed.erase(blamed);
+      slot->done = true;
+    } else if (!slot->too_large) {
+      bodies.push_back(slot->listed.uid);
+    }
+  }
+  // The attempt is counted before it is made (I4).
+  auto count = [this, &all](sql::Transaction& tx) {
+    return CountAttempts(tx, hold_.folder, uid_validity_, all, context_.committer.holder());
+  };
+  PS_CO_RETURN_IF_ERROR(co_await context_.committer.Commit(hold_, count));
+  Failpoint("fetch.attempt_counted");
+
+  if (!bodies.empty()) {
+    Sink sink(*this, window);
+    absl::StatusOr<imap::FetchBodiesResult> result = co_await client_.FetchBodies(bodies, sink);
+    if (!result.ok()) {
+      if (imap::GetErrorKind(result.status()) != imap::ErrorKind::kTooLarge) {
+        auto begun = std::find_if(window.begin(), window.end(),
+                                  [](const auto& slot) { return slot->announced > 0 && !slot->complete; });
+        if (begun != window.end()) ++hold_.blamed[(*begun)->listed.uid];
+        co_return result.status();
+      }
+      // The server announced more than we take: remember the size, so that the next poll takes the headers only.
+      for (const std::shared_ptr<Slot>& slot : window) {
+        if (slot->complete || slot->too_large) continue;
+        const uint32_t uid = slot->listed.uid;
+        const uint64_t size = std::max<uint64_t>(slot->announced, context_.max_message_size + 1);
+        auto correct = [this, uid, size](sql::Transaction& tx) {
+          return CorrectSize(tx, hold_.folder, uid_validity_, uid, size);
+        };
+        PS_CO_RETURN_IF_ERROR(co_await context_.committer.Commit(hold_, correct));
+        break;
+      }
+      co_return result.status();
+    }
+    PS_CO_RETURN_IF_ERROR(co_await SettleMissing(window, result->missing, result->refusal));
+  }
+  for (const std::shared_ptr<Slot>& slot : window) {
+    if (slot->too_large && !slot->done) PS_CO_RETURN_IF_ERROR(co_await FetchTooLarge(*slot));
+  }
+  Failpoint("fetch.window_downloaded");
+  co_return absl::OkStatus();
+}
+
+async::Task<absl::Status> MessageFetcher::FetchTooLarge(Slot& slot) {
+  absl::StatusOr<std::string> header = co_await client_.FetchHeader(slot.listed.uid, kMaxHeaderBytes);
+  if (!header.ok()) {
+    if (!absl::IsNotFound(header.status())) co_return header.status();
+    co_return co_await CloseWithout(slot.listed.uid, "gone", "It was deleted on the server before it could be fetched.");
+  }
+  context_.metrics.headers_fetched.Increment();
+  mail::ParsedMail parsed = mail::ScanHeaders(*header);
+  slot.publication.content = MessageFrom(parsed, hold_.folder, uid_validity_, slot.listed);
+  v1::Message& content = slot.publication.content;
+  content.set_undecodable(false);
+  content.clear_undecodable_reason();
+  content.set_too_large(true);
+  content.set_size(static_cast<int64_t>(slot.listed.size));
+  content.set_note(absl::StrCat("This message has ", slot.listed.size, " bytes, more than the limit of ",
+                                context_.max_message_size, ". It was not downloaded and stays on the mail server."));
+  slot.publication.anchor = mail::AnchorFromHeaders(*header, slot.listed.size, slot.listed.internal_date);
+  slot.complete = true;
+  slot.done = true;
+  co_return absl::OkStatus();
+}
+
+async::Task<absl::Status> MessageFetcher::SettleMissing(Window& window, std::vector<uint32_t> missing,
+                                                        const std::string& refusal) {
+  if (missing.empty()) co_return absl::OkStatus();
+  PS_CO_ASSIGN_OR_RETURN(std::vector<uint32_t> there, co_await client_.SearchUids(missing));
+  for (uint32_t uid : missing) {
+    auto slot = std::find_if(window.begin(), window.end(), [uid](const auto& s) { return s->listed.uid == uid; });
+    if (slot == window.end() || (*slot)->complete) continue;
+    (*slot)->done = true;
+    if (std::find(there.begin(), there.end(), uid) == there.end()) {
+      PS_CO_RETURN_IF_ERROR(co_await CloseWithout(uid, "gone", "It was deleted on the server before it could be fetched."));
+    } else {
+      PS_CO_RETURN_IF_ERROR(co_await CloseWithout(
+          uid, "quarantined",
+          absl::StrCat("The server lists it but does not deliver it",
+                       refusal.empty() ? std::string(".") : absl::StrCat(": ", refusal))));
+    }
+  }
+  co_return absl::OkStatus();
+}
+
+async::Task<absl::Status> MessageFetcher::CloseWithout(uint32_t uid, std::string_view state, std::string reason) {
+  auto close = [this, uid, state, reason](sql::Transaction& tx) {
+    return CloseAs(tx, hold_.folder, uid_validity_, uid, state, reason);
+  };
+  co_return co_await context_.committer.Commit(hold_, close);
+}
+
+async::Task<void> MessageFetcher::Parse(std::shared_ptr<Slot> slot) {
+  mail::ParsedMail parsed;
+  if (slot->listed.attempts >= kParseAttempts) {
+    parsed = mail::ScanHeaders(slot->raw);
+    parsed.set_undecodable(true);
+    parsed.set_undecodable_reason("Handling it ended several workers; it was published without being decoded.");
+  } else {
+    parsed = co_await context_.parser.Parse(slot->raw);
+  }
+  Publication& p = slot->publication;
+  p.content = MessageFrom(parsed, hold_.folder, uid_validity_, slot->listed);
+  p.content.set_size(static_cast<int64_t>(slot->raw.size()));
+  p.digest = mail::Digest(slot->raw);
+  // The anchor is made of what a listing tells: the listed size, not the downloaded one.
+  p.anchor = mail::AnchorFromHeaders(mail::HeaderBlock(slot->raw), slot->listed.size, slot->listed.internal_date);
+  p.raw = blob::Encode(slot->raw);
+  slot->done = true;
+  slot->parsed.Notify();
+}
+
+async::Task<absl::Status> MessageFetcher::Finish(Window& window) {
+  std::vector<Unit> units;
+  std::vector<std::shared_ptr<Slot>> published;
+  for (const std::shared_ptr<Slot>& slot : window) {
+    if (!slot->complete) continue;
+    while (!slot->done) {
+      // Parsing has its own deadline; what is complete is published even when the run is being stopped.
+      if (absl::Status s = co_await slot->parsed.Wait(absl::Seconds(1)); absl::IsCancelled(s)) co_return s;
+    }
+    slot->publication.folder = hold_.folder;
+    slot->publication.uid_validity = uid_validity_;
+    slot->publication.uid = slot->listed.uid;
+    published.push_back(slot);
+  }
+  if (published.empty()) co_return absl::OkStatus();
+  for (const std::shared_ptr<Slot>& slot : published) {
+    Unit unit;
+    unit.hold = &hold_;
+    unit.apply = [this, slot](sql::Transaction& tx) { return Publish(tx, slot->publication, context_.feed); };
+    units.push_back(std::move(unit));
+  }
+  if (DeliberatelyBroken("pending_closed_before_publication")) {
+    for (const std::shared_ptr<Slot>& slot : published) {
+      PS_CO_RETURN_IF_ERROR(co_await CloseWithout(slot->listed.uid, "published", ""));
+    }
+  }
+  Failpoint("publication.before_commit");
+  absl::Status committed = co_await context_.committer.Commit(units);
+  Failpoint("publication.after_commit");
+  if (committed.ok()) {
+    published_ += static_cast<int>(published.size());
+    context_.metrics.published.Increment(static_cast<double>(published.size()));
+    co_return absl::OkStatus();
+  }
+  for (size_t i = 0; i < units.size(); ++i) {
+    const absl::Status& result = units[i].result;
+    if (result.ok()) {
+      ++published_;
+      context_.metrics.published.Increment();
+      continue;
+    }
+    if (absl::IsAborted(result) || absl::IsUnavailable(result) || absl::IsCancelled(result)) co_return result;
+    // The database refuses this very message: it is set aside with its bytes, the others stand.
+    const std::shared_ptr<Slot>& slot = published[i];
+    const std::string reason = absl::StrCat("It could not be stored: ", std::string(result.message()));
+    observe::Log(observe::Level::kError, "message.quarantined",
+                 {{"mailbox", hold_.folder.mailbox.id}, {"uid", slot->listed.uid}, {"reason", reason}});
+    auto set_aside = [this, slot, reason](sql::Transaction& tx) {
+      const blob::EncodedBlob* raw = slot->publication.raw ? &*slot->publication.raw : nullptr;
+      return CloseAs(tx, hold_.folder, uid_validity_, slot->listed.uid, "quarantined", reason, raw);
+    };
+    PS_CO_RETURN_IF_ERROR(co_await context_.committer.Commit(hold_, set_aside));
+  }
+  co_return absl::OkStatus();
+}
+
+}  // namespace poststelle::fetcher
