@@ -1,0 +1,44 @@
+#include "services/fetcher/failure_policy.h"
+
+#include <gtest/gtest.h>
+
+#include "libs/net/stream.h"
+
+namespace poststelle::fetcher {
+namespace {
+
+TEST(FailurePolicy, BacksOffAndStopsAtTheCap) {
+  Failure failure;
+  EXPECT_EQ(RetryDelay(failure, 1, absl::Minutes(5)), absl::Minutes(5));
+  EXPECT_EQ(RetryDelay(failure, 2, absl::Minutes(5)), absl::Minutes(10));
+  EXPECT_EQ(RetryDelay(failure, 50, absl::Minutes(5)), absl::Minutes(30));
+  EXPECT_EQ(RetryDelay(failure, 3, absl::Hours(2)), absl::Hours(2));
+}
+
+TEST(FailurePolicy, RejectedCredentialsWaitLonger) {
+  Failure failure;
+  failure.credentials = true;
+  EXPECT_EQ(RetryDelay(failure, 1, absl::Seconds(1)), absl::Minutes(5));
+  EXPECT_EQ(RetryDelay(failure, 30, absl::Seconds(1)), absl::Hours(6));
+}
+
+TEST(FailurePolicy, AReasonThatIsGivenWins) {
+  config::v1::Mailbox mailbox;
+  mailbox.mutable_connection()->set_host("imap.example.org");
+  mailbox.mutable_connection()->set_port(993);
+  const Failure failure = Classify(WithReason(absl::FailedPreconditionError("no key"), "SECRET_UNREADABLE"), mailbox);
+  EXPECT_EQ(failure.reason, "SECRET_UNREADABLE");
+  EXPECT_NE(failure.reason_text.find("imap.example.org:993: no key"), std::string::npos);
+  EXPECT_NE(failure.reason_text.find("Enter the password again."), std::string::npos);
+}
+
+TEST(FailurePolicy, NetworkErrorsKeepTheirKind) {
+  config::v1::Mailbox mailbox;
+  EXPECT_EQ(Classify(net::MakeNetError(net::NetError::kResolve, "no such host"), mailbox).reason, "HOST_UNKNOWN");
+  EXPECT_EQ(Classify(net::MakeNetError(net::NetError::kCertificateExpired, "expired"), mailbox).reason,
+            "CERTIFICATE_EXPIRED");
+  EXPECT_EQ(Classify(absl::InternalError("ours"), mailbox).reason, "INTERNAL");
+}
+
+}  // namespace
+}  // namespace poststelle::fetcher

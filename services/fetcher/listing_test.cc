@@ -1,0 +1,66 @@
+#include "services/fetcher/listing.h"
+
+#include <gtest/gtest.h>
+
+namespace poststelle::fetcher {
+namespace {
+
+const absl::Time kNow = absl::FromUnixSeconds(1'700'000'000);
+
+int64_t DaysAgo(int days) { return absl::ToUnixSeconds(kNow - absl::Hours(24) * days); }
+
+config::v1::Mailbox Mailbox() {
+  config::v1::Mailbox mailbox;
+  mailbox.mutable_import_options()->set_max_age_days(30);
+  mailbox.set_enable_generation(1);
+  return mailbox;
+}
+
+Cursor Listed(absl::Time reference) {
+  Cursor cursor;
+  cursor.uid_validity = 7;
+  cursor.reference_ms = absl::ToUnixMillis(reference);
+  cursor.enable_generation = 1;
+  return cursor;
+}
+
+TEST(Listing, FirstListingCountsAgeFromNowAndMarksHistorical) {
+  const ListingRules rules = RulesFor(Mailbox(), Cursor{}, kNow);
+  EXPECT_TRUE(rules.first_listing);
+  EXPECT_EQ(Decide(rules, {1, 10, DaysAgo(31), false}).kind, Decision::Kind::kPassedOver);
+  const Decision young = Decide(rules, {2, 10, DaysAgo(29), false});
+  EXPECT_EQ(young.kind, Decision::Kind::kPending);
+  EXPECT_TRUE(young.historical);
+}
+
+TEST(Listing, AnOutageLongerThanTheAgeLimitLosesNothing) {
+  // Last complete listing 100 days ago: what came a day later is 99 days old now, and is imported.
+  const ListingRules rules = RulesFor(Mailbox(), Listed(kNow - absl::Hours(24 * 100)), kNow);
+  const Decision decision = Decide(rules, {3, 10, DaysAgo(99), false});
+  EXPECT_EQ(decision.kind, Decision::Kind::kPending);
+  EXPECT_FALSE(decision.historical);
+}
+
+TEST(Listing, EnablingAgainIsAFirstListing) {
+  config::v1::Mailbox mailbox = Mailbox();
+  mailbox.set_enable_generation(2);
+  const ListingRules rules = RulesFor(mailbox, Listed(kNow - absl::Hours(24 * 100)), kNow);
+  EXPECT_TRUE(rules.first_listing);
+  EXPECT_EQ(Decide(rules, {3, 10, DaysAgo(99), false}).kind, Decision::Kind::kPassedOver);
+}
+
+TEST(Listing, ReadMailIsPassedOverAsReadUnlessWanted) {
+  config::v1::Mailbox mailbox = Mailbox();
+  EXPECT_EQ(Decide(RulesFor(mailbox, Cursor{}, kNow), {1, 1, DaysAgo(1), true}).kind, Decision::Kind::kAsRead);
+  mailbox.mutable_import_options()->set_also_fetch_read(true);
+  EXPECT_EQ(Decide(RulesFor(mailbox, Cursor{}, kNow), {1, 1, DaysAgo(1), true}).kind, Decision::Kind::kPending);
+}
+
+TEST(Listing, UnlimitedAgeTakesEverything) {
+  config::v1::Mailbox mailbox = Mailbox();
+  mailbox.mutable_import_options()->set_unlimited_age(true);
+  EXPECT_EQ(Decide(RulesFor(mailbox, Cursor{}, kNow), {1, 1, 0, false}).kind, Decision::Kind::kPending);
+}
+
+}  // namespace
+}  // namespace poststelle::fetcher
