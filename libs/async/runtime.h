@@ -57,8 +57,9 @@ class TaskScope {
   void JoinBlocking();
   size_t size() const;
 
- private:
   struct Impl;
+
+ private:
   std::shared_ptr<Impl> impl_;
 };
 

@@ -26,6 +26,8 @@ enum class NetError {
 absl::Status MakeNetError(NetError error, std::string_view message);
 // The error behind a status that this library made; kIo for any other.
 NetError GetNetError(const absl::Status& status);
+// True if this library made the status.
+bool IsNetError(const absl::Status& status);
 
 // Deadlines are relative to the call. Every failure is final: the stream is then closed. Cancelling the coroutine
 // (asio cancellation) closes it too. Used by one coroutine at a time.

@@ -2,15 +2,12 @@
 
 #include <algorithm>
 
-#include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "libs/imap/error.h"
 #include "libs/net/stream.h"
 
 namespace poststelle::fetcher {
 namespace {
-
-constexpr char kReasonUrl[] = "poststelle/reason";
 
 std::string NetReason(net::NetError error) {
   switch (error) {
@@ -38,8 +35,8 @@ std::string NetReason(net::NetError error) {
   return "CONNECTION_CLOSED";
 }
 
-std::string ReasonOf(const absl::Status& status) {
-  if (auto given = status.GetPayload(kReasonUrl)) return std::string(*given);
+std::string FindReason(const absl::Status& status) {
+  if (std::string given = ReasonOf(status); !given.empty()) return given;
   switch (imap::GetErrorKind(status)) {
     case imap::ErrorKind::kNetwork:
       return NetReason(net::GetNetError(status));
@@ -83,14 +80,9 @@ std::string Advice(const std::string& reason) {
 
 }  // namespace
 
-absl::Status WithReason(absl::Status status, const std::string& reason) {
-  status.SetPayload(kReasonUrl, absl::Cord(reason));
-  return status;
-}
-
 Failure Classify(const absl::Status& status, const config::v1::Mailbox& mailbox) {
   Failure failure;
-  failure.reason = ReasonOf(status);
+  failure.reason = FindReason(status);
   failure.credentials = failure.reason == "AUTHENTICATION_REJECTED";
   const std::string advice = Advice(failure.reason);
   failure.reason_text = absl::StrCat(mailbox.connection().host(), ":", mailbox.connection().port(), ": ",

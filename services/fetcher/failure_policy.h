@@ -5,6 +5,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "libs/base/reason.h"
 #include "poststelle/config/v1/mailbox.pb.h"
 
 namespace poststelle::fetcher {
@@ -22,7 +23,7 @@ Failure Classify(const absl::Status& status, const config::v1::Mailbox& mailbox)
 // rejected credentials from 5 minutes up to 6 hours (a change of the mailbox resets both).
 absl::Duration RetryDelay(const Failure& failure, int failures, absl::Duration interval);
 
-// A failure of ours that carries its reason with it, for example SECRET_UNREADABLE.
-absl::Status WithReason(absl::Status status, const std::string& reason);
+
+
 
 }  // namespace poststelle::fetcher

@@ -5,10 +5,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "libs/base/failpoint.h"
+#include "libs/base/reason.h"
 #include "libs/base/status_macros.h"
 #include "libs/mail/digest.h"
 #include "libs/observe/log.h"
-#include "services/fetcher/failure_policy.h"
 #include "services/fetcher/listing.h"
 #include "services/fetcher/message_fetcher.h"
 

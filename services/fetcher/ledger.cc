@@ -280,7 +280,7 @@ async::Task<absl::Status> CloseStalePending(sql::Transaction& tx, const FolderKe
 }
 
 async::Task<absl::Status> CountAttempts(sql::Transaction& tx, const FolderKey& folder, uint32_t uid_validity,
-                                        const std::vector<uint32_t>& uids, const std::string& holder) {
+                                        const std::vector<uint32_t>& uids, std::string holder) {
   for (uint32_t uid : uids) {
     Params params = Key(folder, uid_validity, uid);
     params.emplace_back(holder);
@@ -294,7 +294,7 @@ async::Task<absl::Status> CountAttempts(sql::Transaction& tx, const FolderKey& f
   co_return absl::OkStatus();
 }
 
-async::Task<absl::Status> UncountAttempts(sql::Transaction& tx, const FolderKey& folder, const std::string& holder) {
+async::Task<absl::Status> UncountAttempts(sql::Transaction& tx, const FolderKey& folder, std::string holder) {
   Params params{folder.mailbox.key, holder};
   co_return (co_await tx.Execute("UPDATE message SET attempts = attempts - 1, attempt_holder = '' WHERE mailbox_key = "
                                  "$1 AND state = 'pending' AND attempt_holder = $2",

@@ -139,9 +139,9 @@ async::Task<absl::Status> SettleAsRead(sql::Transaction& tx, const FolderKey& fo
 async::Task<absl::Status> CloseStalePending(sql::Transaction& tx, const FolderKey& folder, uint32_t uid_validity);
 // Counts an attempt for `uids` on behalf of process start `holder`, before it is made.
 async::Task<absl::Status> CountAttempts(sql::Transaction& tx, const FolderKey& folder, uint32_t uid_validity,
-                                        const std::vector<uint32_t>& uids, const std::string& holder);
+                                        const std::vector<uint32_t>& uids, std::string holder);
 // Takes back the count of attempts that ended in an orderly way (drain).
-async::Task<absl::Status> UncountAttempts(sql::Transaction& tx, const FolderKey& folder, const std::string& holder);
+async::Task<absl::Status> UncountAttempts(sql::Transaction& tx, const FolderKey& folder, std::string holder);
 // Ends a pending message without a publication.
 async::Task<absl::Status> CloseAs(sql::Transaction& tx, const FolderKey& folder, uint32_t uid_validity, uint32_t uid,
                                   std::string_view state, const std::string& reason,

@@ -4,8 +4,8 @@
 #include <map>
 
 #include "absl/strings/str_cat.h"
+#include "libs/base/reason.h"
 #include "libs/base/status_macros.h"
-#include "services/fetcher/failure_policy.h"
 
 namespace poststelle::fetcher {
 namespace {

@@ -62,14 +62,14 @@ class MessageFetcher::Sink : public imap::BodySink {
     return absl::OkStatus();
   }
 
-  async::Task<absl::Status> End(uint32_t uid) override {
-    if (current_ == nullptr) co_return absl::OkStatus();
+  absl::Status End(uint32_t uid) override {
+    if (current_ == nullptr) return absl::OkStatus();
     current_ = nullptr;
     std::shared_ptr<Slot> slot = by_uid_[uid];
     fetcher_.context_.metrics.bodies_fetched.Increment();
     slot->complete = true;
     if (!slot->too_large) fetcher_.parsing_.Spawn(fetcher_.Parse(slot));
-    co_return absl::OkStatus();
+    return absl::OkStatus();
   }
 
  private:

@@ -107,7 +107,7 @@ async::Task<void> Worker::ApplyChanges() {
       absl::Status done;
       if (mailbox != nullptr && mailbox->enabled()) {
         std::vector<std::pair<std::string, absl::Duration>> entry{{id, absl::ZeroDuration()}};
-        done = co_await schedule_.Register(std::move(entry));
+        done = co_await schedule_.Register(std::move(entry), false);
         if (done.ok()) done = co_await schedule_.Touch(id);
       } else {
         done = co_await schedule_.Remove(id);
@@ -137,7 +137,7 @@ async::Task<absl::Status> Worker::RegisterAll() {
     const double share = static_cast<double>(std::hash<std::string>()(id) % 1000) / 1000.0;
     entries.emplace_back(id, std::min(options_.lease, IntervalOf(*mailbox)) * share);
   }
-  co_return co_await schedule_.Register(std::move(entries));
+  co_return co_await schedule_.Register(std::move(entries), true);
 }
 
 async::Task<void> Worker::ClaimLoop() {
@@ -225,7 +225,7 @@ async::Task<void> Worker::RenewLoop() {
       }
     }
     if (!absent.empty()) {
-      absl::Status registered = co_await schedule_.Register(std::move(absent));
+      absl::Status registered = co_await schedule_.Register(std::move(absent), false);
       if (!registered.ok()) continue;  // the next turn tries again
     }
   }

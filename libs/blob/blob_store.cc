@@ -1,0 +1,109 @@
+#include "libs/blob/blob_store.h"
+
+#include <zstd.h>
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "libs/base/ids.h"
+#include "libs/base/status_macros.h"
+
+namespace poststelle::blob {
+namespace {
+
+constexpr int kPlain = 0;
+constexpr int kZstd = 1;
+constexpr int kLevel = 1;
+
+absl::Status Damaged(const std::string& sha256) {
+  return absl::DataLossError(absl::StrCat("the stored raw message ", Hex(sha256), " is damaged"));
+}
+
+std::string Compress(std::string_view chunk) {
+  std::string out(ZSTD_compressBound(chunk.size()), '\0');
+  const size_t size = ZSTD_compress(out.data(), out.size(), chunk.data(), chunk.size(), kLevel);
+  if (ZSTD_isError(size)) return {};
+  out.resize(size);
+  return out;
+}
+
+}  // namespace
+
+EncodedBlob Encode(std::string_view raw) {
+  EncodedBlob blob;
+  blob.sha256 = Sha256(raw);
+  blob.size = static_cast<int64_t>(raw.size());
+  std::vector<std::string> plain;
+  std::vector<std::string> compressed;
+  size_t stored = 0;
+  bool usable = true;
+  for (size_t at = 0; at < raw.size(); at += kChunkBytes) {
+    const std::string_view chunk = raw.substr(at, kChunkBytes);
+    plain.emplace_back(chunk);
+    compressed.push_back(Compress(chunk));
+    usable = usable && !compressed.back().empty();
+    stored += compressed.back().size();
+  }
+  // Compression has to save a tenth to be worth the reader's time.
+  const bool pays = usable && stored < raw.size() - raw.size() / 10;
+  blob.codec = pays ? kZstd : kPlain;
+  blob.chunks = pays ? std::move(compressed) : std::move(plain);
+  return blob;
+}
+
+async::Task<absl::Status> Put(sql::Transaction& tx, const EncodedBlob& blob) {
+  std::vector<sql::Value> head{sql::Blob{blob.sha256}, blob.size, int64_t{blob.codec},
+                               static_cast<int64_t>(blob.chunks.size())};
+  PS_CO_ASSIGN_OR_RETURN(sql::Result inserted,
+                         co_await tx.Execute("INSERT INTO raw_message (sha256, size, codec, chunks) VALUES ($1, $2, $3, $4) "
+                                             "ON CONFLICT DO NOTHING",
+                                             std::move(head)));
+  if (inserted.changed == 0) co_return absl::OkStatus();
+  for (size_t i = 0; i < blob.chunks.size(); ++i) {
+    std::vector<sql::Value> row{sql::Blob{blob.sha256}, static_cast<int64_t>(i), sql::Blob{blob.chunks[i]}};
+    PS_CO_RETURN_IF_ERROR(
+        (co_await tx.Execute("INSERT INTO raw_chunk (sha256, idx, bytes) VALUES ($1, $2, $3)", std::move(row))).status());
+  }
+  co_return absl::OkStatus();
+}
+
+async::Task<absl::StatusOr<BlobInfo>> Stat(sql::Transaction& tx, const std::string& sha256) {
+  std::vector<sql::Value> key{sql::Blob{sha256}};
+  PS_CO_ASSIGN_OR_RETURN(
+      sql::Result found,
+      co_await tx.Execute("SELECT size, codec, chunks FROM raw_message WHERE sha256 = $1", std::move(key)));
+  if (found.rows.empty()) co_return absl::NotFoundError(absl::StrCat("no raw message ", Hex(sha256), " is stored"));
+  BlobInfo info;
+  info.size = found.rows[0].Int(0);
+  info.codec = static_cast<int>(found.rows[0].Int(1));
+  info.chunks = found.rows[0].Int(2);
+  co_return info;
+}
+
+async::Task<absl::StatusOr<std::string>> ReadChunk(sql::Transaction& tx, const std::string& sha256, int64_t index) {
+  PS_CO_ASSIGN_OR_RETURN(BlobInfo info, co_await Stat(tx, sha256));
+  std::vector<sql::Value> key{sql::Blob{sha256}, index};
+  PS_CO_ASSIGN_OR_RETURN(sql::Result found,
+                         co_await tx.Execute("SELECT bytes FROM raw_chunk WHERE sha256 = $1 AND idx = $2", std::move(key)));
+  if (found.rows.empty()) co_return absl::NotFoundError(absl::StrCat("raw message ", Hex(sha256), " has no chunk ", index));
+  const std::string& stored = found.rows[0].Text(0);
+  if (info.codec == kPlain) co_return stored;
+  std::string out(kChunkBytes, '\0');
+  const size_t size = ZSTD_decompress(out.data(), out.size(), stored.data(), stored.size());
+  if (ZSTD_isError(size)) co_return Damaged(sha256);
+  out.resize(size);
+  co_return out;
+}
+
+async::Task<absl::StatusOr<std::string>> ReadAll(sql::Transaction& tx, const std::string& sha256) {
+  PS_CO_ASSIGN_OR_RETURN(BlobInfo info, co_await Stat(tx, sha256));
+  std::string raw;
+  for (int64_t i = 0; i < info.chunks; ++i) {
+    PS_CO_ASSIGN_OR_RETURN(std::string chunk, co_await ReadChunk(tx, sha256, i));
+    raw.append(chunk);
+  }
+  if (Sha256(raw) != sha256) co_return Damaged(sha256);
+  co_return raw;
+}
+
+}  // namespace poststelle::blob

@@ -1,0 +1,296 @@
+#include "libs/imap/client.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "absl/strings/str_cat.h"
+#include "libs/base/status_macros.h"
+#include "libs/base/sv.h"
+#include "libs/imap/quote.h"
+
+namespace poststelle::imap {
+namespace {
+
+constexpr size_t kReadBuffer = 64 << 10;
+constexpr absl::Duration kMaxCommandTime = absl::Minutes(30);
+constexpr size_t kUidsPerFetch = 16;
+constexpr size_t kRangesPerSearch = 500;
+constexpr size_t kMaxFound = 100;
+
+SessionOptions ForSession(const ConnectOptions& options) {
+  SessionOptions out;
+  out.encryption = options.encryption;
+  out.login = options.login;
+  out.password = options.password;
+  out.max_body_bytes = options.limits.max_body_bytes;
+  return out;
+}
+
+template <typename T>
+T NumberOr0(const std::string& text) {
+  T out = 0;
+  std::from_chars(text.data(), text.data() + text.size(), out);
+  return out;
+}
+
+// Bodies on their way to a sink. Every server tells the UID first; one that does not is buffered within the body limit.
+class BodyRouter : public ResponseHandler {
+ public:
+  explicit BodyRouter(BodySink& sink) : sink_(sink) {}
+  absl::Status OnResponse(Response) override { return absl::OkStatus(); }
+  absl::Status OnBodyBegin(uint32_t uid, uint64_t size) override {
+    uid_ = uid;
+    if (uid_ != 0) return sink_.Begin(uid_, size);
+    held_.emplace();
+    return absl::OkStatus();
+  }
+  absl::Status OnBodyBytes(std::string_view bytes) override {
+    if (!held_) return sink_.Append(bytes);
+    held_->append(bytes);
+    return absl::OkStatus();
+  }
+  absl::Status OnBodyEnd() override { return held_ ? absl::OkStatus() : Finish(); }
+  // The end of the FETCH response, with the UID at last.
+  absl::Status OnFetch(const FetchItems& items) {
+    if (!items.has_body || !items.uid) return absl::OkStatus();
+    if (held_) {
+      const std::string body = *std::exchange(held_, std::nullopt);
+      uid_ = *items.uid;
+      PS_RETURN_IF_ERROR(sink_.Begin(uid_, body.size()));
+      PS_RETURN_IF_ERROR(sink_.Append(body));
+      return Finish();
+    }
+    if (std::find(delivered.begin(), delivered.end(), *items.uid) == delivered.end()) {
+      uid_ = *items.uid;  // an empty body (NIL)
+      PS_RETURN_IF_ERROR(sink_.Begin(uid_, 0));
+      return Finish();
+    }
+    return absl::OkStatus();
+  }
+  std::vector<uint32_t> delivered;
+
+ private:
+  absl::Status Finish() {
+    delivered.push_back(uid_);
+    return sink_.End(uid_);
+  }
+  BodySink& sink_;
+  uint32_t uid_ = 0;
+  std::optional<std::string> held_;
+};
+
+}  // namespace
+
+Client::Client(std::unique_ptr<net::Stream> stream, const ConnectOptions& options)
+    : stream_(std::move(stream)), timeouts_(options.timeouts), session_(ForSession(options)), buffer_(kReadBuffer) {}
+
+async::Task<absl::StatusOr<std::unique_ptr<Client>>> Client::Connect(std::unique_ptr<net::Stream> stream,
+                                                                     ConnectOptions options) {
+  std::unique_ptr<Client> client(new Client(std::move(stream), options));
+  PS_CO_RETURN_IF_ERROR(co_await client->Handshake(options.tls, options.encryption));
+  co_return client;
+}
+
+async::Task<absl::Status> Client::Handshake(const net::TlsOptions& tls, Encryption encryption) {
+  if (encryption == Encryption::kTls) {
+    PS_CO_RETURN_IF_ERROR(co_await stream_->StartTls(tls, timeouts_.tls));
+    session_.TlsStarted();
+  }
+  while (session_.phase() != Session::Phase::kReady) {
+    const Session::Phase phase = session_.phase();
+    if (phase == Session::Phase::kNeedTls) {
+      PS_CO_RETURN_IF_ERROR(co_await stream_->StartTls(tls, timeouts_.tls));
+      session_.TlsStarted();
+    }
+    PS_CO_RETURN_IF_ERROR(co_await Flush());
+    const std::string_view what = phase == Session::Phase::kGreeting       ? "its greeting"
+                                  : phase == Session::Phase::kAuthenticate ? "the sign-in"
+                                  : phase == Session::Phase::kStartTls     ? "STARTTLS"
+                                                                           : "CAPABILITY";
+    PS_CO_RETURN_IF_ERROR(co_await ReadOnce(what));
+  }
+  co_return absl::OkStatus();
+}
+
+async::Task<absl::Status> Client::Flush() {
+  const std::string output = session_.TakeOutput();
+  if (output.empty()) co_return absl::OkStatus();
+  co_return co_await stream_->Write(output, timeouts_.command);
+}
+
+async::Task<absl::Status> Client::ReadOnce(std::string_view what) {
+  absl::StatusOr<size_t> got = co_await stream_->ReadSome(buffer_.data(), buffer_.size(), timeouts_.command);
+  if (!got.ok()) {
+    if (net::GetNetError(got.status()) == net::NetError::kTimeout) {
+      co_return MakeError(ErrorKind::kTimeout, absl::StrCat("the server was silent for ", absl::FormatDuration(timeouts_.command),
+                                                            " while we waited for ", Av(what), "."));
+    }
+    co_return session_.Ended(got.status());
+  }
+  co_return session_.Receive(std::string_view(buffer_.data(), *got));
+}
+
+async::Task<absl::StatusOr<Response>> Client::Await(std::string tag, std::string what) {
+  PS_CO_RETURN_IF_ERROR(co_await Flush());
+  const absl::Time deadline = absl::Now() + kMaxCommandTime;
+  absl::Status result;
+  Response tagged;
+  while (!session_.Done(tag, result, &tagged)) {
+    if (absl::Now() > deadline) {
+      co_return MakeError(ErrorKind::kTimeout, absl::StrCat("the server did not finish ", what, " within ",
+                                                            absl::FormatDuration(kMaxCommandTime), "."));
+    }
+    PS_CO_RETURN_IF_ERROR(co_await ReadOnce(what));
+  }
+  co_return tagged;
+}
+
+async::Task<absl::StatusOr<FolderState>> Client::Examine(std::string folder) {
+  absl::StatusOr<std::string> quoted = QuoteFolder(folder);
+  if (!quoted.ok()) co_return MakeError(ErrorKind::kFolderMissing, std::string(quoted.status().message()));
+  FolderState state;
+  auto untagged = [&state](Response& r) -> absl::Status {
+    if (r.name == "EXISTS") state.exists = r.number;
+    if (r.code == "UIDVALIDITY") state.uid_validity = NumberOr0<uint32_t>(r.code_value);
+    if (r.code == "UIDNEXT") state.uid_next = NumberOr0<uint32_t>(r.code_value);
+    if (r.code == "HIGHESTMODSEQ") state.highest_modseq = NumberOr0<uint64_t>(r.code_value);
+    return absl::OkStatus();
+  };
+  session_.on_untagged = untagged;
+  PS_CO_ASSIGN_OR_RETURN(Response answer, co_await Await(session_.Send("EXAMINE " + *quoted), "opening the folder"));
+  if (answer.name != "OK") {
+    const bool passing = answer.code == "UNAVAILABLE" || answer.code == "INUSE" || answer.code == "LIMIT";
+    co_return MakeError(passing ? ErrorKind::kServerRefused : ErrorKind::kFolderMissing,
+                        absl::StrCat("the server does not open the folder ", Quoted(folder), ": ", Quoted(answer.text), "."));
+  }
+  co_return state;
+}
+
+async::Task<absl::Status> Client::FetchInfos(UidRange range, bool with_header_fields,
+                                             std::function<absl::Status(MessageInfo)> on_message) {
+  auto untagged = [&](Response& r) -> absl::Status {
+    // Unasked FETCH responses (a flag changed) tell no size: they are none of ours.
+    if (r.name != "FETCH" || !r.fetch.uid || !r.fetch.size) return absl::OkStatus();
+    MessageInfo info;
+    info.uid = *r.fetch.uid;
+    info.size = *r.fetch.size;
+    info.internal_date_unix = r.fetch.internal_date.value_or(absl::ToUnixSeconds(absl::Now()));
+    info.seen = r.fetch.seen;
+    info.deleted = r.fetch.deleted;
+    info.header_fields = r.fetch.header.value_or("");
+    return on_message(std::move(info));
+  };
+  session_.on_untagged = untagged;
+  const std::string to = range.to == kMaxUid ? "*" : absl::StrCat(range.to);
+  const std::string fields = with_header_fields ? " BODY.PEEK[HEADER.FIELDS (MESSAGE-ID DATE FROM)]" : "";
+  const std::string command = absl::StrCat("UID FETCH ", range.from, ":", to, " (UID FLAGS INTERNALDATE RFC822.SIZE", fields, ")");
+  PS_CO_ASSIGN_OR_RETURN(Response answer, co_await Await(session_.Send(command), "the list of messages"));
+  if (answer.name == "OK") co_return absl::OkStatus();
+  co_return MakeError(ErrorKind::kServerRefused,
+                      absl::StrCat("the server refused the list of messages: ", Quoted(answer.text), "."));
+}
+
+async::Task<absl::StatusOr<FetchBodiesResult>> Client::FetchBodies(std::vector<uint32_t> uids, BodySink& sink) {
+  BodyRouter router(sink);
+  auto untagged = [&router](Response& r) -> absl::Status {
+    return r.name == "FETCH" ? router.OnFetch(r.fetch) : absl::OkStatus();
+  };
+  session_.on_untagged = untagged;
+  session_.bodies = &router;
+  FetchBodiesResult result;
+  std::vector<std::string> tags;
+  for (size_t i = 0; i < uids.size(); i += kUidsPerFetch) {
+    std::vector<uint32_t> some(uids.begin() + static_cast<std::ptrdiff_t>(i),
+                               uids.begin() + static_cast<std::ptrdiff_t>(std::min(uids.size(), i + kUidsPerFetch)));
+    for (const std::string& set : SequenceSets(some, kUidsPerFetch)) {
+      tags.push_back(session_.Send(absl::StrCat("UID FETCH ", set, " (UID BODY.PEEK[])")));
+    }
+  }
+  absl::Status status;
+  for (const std::string& tag : tags) {
+    absl::StatusOr<Response> answer = co_await Await(tag, "messages");
+    if (!answer.ok()) {
+      status = answer.status();
+      break;
+    }
+    if (answer->name != "OK") result.refusal = Quoted(answer->text);
+  }
+  session_.bodies = nullptr;
+  session_.on_untagged = nullptr;
+  if (!status.ok()) co_return status;
+  for (uint32_t uid : uids) {
+    if (std::find(router.delivered.begin(), router.delivered.end(), uid) == router.delivered.end()) {
+      result.missing.push_back(uid);
+    }
+  }
+  co_return result;
+}
+
+async::Task<absl::StatusOr<std::string>> Client::FetchHeader(uint32_t uid, uint32_t max_bytes) {
+  std::optional<std::string> header;
+  auto untagged = [&header, uid](Response& r) -> absl::Status {
+    if (r.name == "FETCH" && r.fetch.uid == uid && r.fetch.header) header = r.fetch.header;
+    return absl::OkStatus();
+  };
+  session_.on_untagged = untagged;
+  const std::string command = absl::StrCat("UID FETCH ", uid, " (UID BODY.PEEK[HEADER]<0.", max_bytes, ">)");
+  PS_CO_ASSIGN_OR_RETURN(Response answer, co_await Await(session_.Send(command), "the headers of a message"));
+  if (answer.name != "OK") {
+    co_return MakeError(ErrorKind::kServerRefused, absl::StrCat("the server refused the headers of message ", uid, ": ",
+                                                                Quoted(answer.text), "."));
+  }
+  if (!header) co_return absl::NotFoundError(absl::StrCat("message ", uid, " is gone"));
+  co_return *header;
+}
+
+async::Task<absl::StatusOr<std::vector<uint32_t>>> Client::Search(std::vector<std::string> commands) {
+  std::vector<uint32_t> found;
+  auto untagged = [&found](Response& r) -> absl::Status {
+    if (r.name == "SEARCH") found.insert(found.end(), r.numbers.begin(), r.numbers.end());
+    return absl::OkStatus();
+  };
+  session_.on_untagged = untagged;
+  std::vector<std::string> tags;
+  tags.reserve(commands.size());
+  for (const std::string& command : commands) tags.push_back(session_.Send(command));
+  for (const std::string& tag : tags) {
+    PS_CO_ASSIGN_OR_RETURN(Response answer, co_await Await(tag, "a search"));
+    if (answer.name != "OK") {
+      co_return MakeError(ErrorKind::kServerRefused, absl::StrCat("the server refused a search: ", Quoted(answer.text), "."));
+    }
+  }
+  co_return found;
+}
+
+async::Task<absl::StatusOr<std::vector<uint32_t>>> Client::SearchUnseen(std::vector<uint32_t> uids) {
+  std::vector<std::string> commands;
+  for (const std::string& set : SequenceSets(std::move(uids), kRangesPerSearch)) {
+    commands.push_back(absl::StrCat("UID SEARCH UNSEEN UID ", set));
+  }
+  co_return co_await Search(std::move(commands));
+}
+
+async::Task<absl::StatusOr<std::vector<uint32_t>>> Client::SearchUids(std::vector<uint32_t> uids) {
+  std::vector<std::string> commands;
+  for (const std::string& set : SequenceSets(std::move(uids), kRangesPerSearch)) {
+    commands.push_back(absl::StrCat("UID SEARCH UID ", set));
+  }
+  co_return co_await Search(std::move(commands));
+}
+
+async::Task<absl::StatusOr<std::vector<uint32_t>>> Client::SearchMessageId(std::string message_id) {
+  PS_CO_ASSIGN_OR_RETURN(std::string quoted, Quote(message_id));
+  std::vector<std::string> commands{absl::StrCat("UID SEARCH HEADER MESSAGE-ID ", quoted)};
+  PS_CO_ASSIGN_OR_RETURN(std::vector<uint32_t> found, co_await Search(std::move(commands)));
+  if (found.size() > kMaxFound) found.resize(kMaxFound);
+  co_return found;
+}
+
+async::Task<absl::Status> Client::Logout() {
+  session_.on_untagged = nullptr;
+  PS_CO_ASSIGN_OR_RETURN(Response answer, co_await Await(session_.Send("LOGOUT"), "LOGOUT"));
+  stream_->Close();
+  co_return answer.name == "OK" ? absl::OkStatus() : MakeError(ErrorKind::kServerRefused, "the server refused LOGOUT.");
+}
+
+}  // namespace poststelle::imap

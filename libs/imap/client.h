@@ -1,0 +1,114 @@
+// The driver: an IMAP session on a stream, for coroutines. Reads only; nothing on the server changes.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "libs/async/runtime.h"
+#include "libs/imap/error.h"
+#include "libs/imap/session.h"
+#include "libs/net/stream.h"
+
+namespace poststelle::imap {
+
+inline constexpr uint32_t kMaxUid = 0xFFFFFFFF;
+
+// How long the server may take. `command` is the longest silence while an answer is awaited; whatever it sends, a command
+// also ends after kMaxCommandTime (a server that trickles bytes holds no session for ever).
+struct Timeouts {
+  absl::Duration tls = absl::Seconds(30);
+  absl::Duration command = absl::Seconds(60);
+  static Timeouts All(absl::Duration each) { return {each, each}; }
+};
+
+struct ConnectOptions {
+  Encryption encryption = Encryption::kTls;
+  net::TlsOptions tls;
+  std::string login;
+  SecretString password;
+  struct {
+    uint64_t max_body_bytes = 64 << 20;
+  } limits;
+  Timeouts timeouts;
+};
+
+struct FolderState {
+  uint32_t uid_validity = 0;     // 0: not told
+  uint32_t uid_next = 0;         // 0: not told
+  uint32_t exists = 0;
+  uint64_t highest_modseq = 0;  // 0: none
+};
+
+struct UidRange {
+  uint32_t from = 1;
+  uint32_t to = kMaxUid;  // kMaxUid: "*"
+};
+
+struct MessageInfo {
+  uint32_t uid = 0;
+  uint64_t size = 0;
+  int64_t internal_date_unix = 0;
+  bool seen = false;
+  bool deleted = false;
+  std::string header_fields;  // Message-ID, Date and From as they stand, if asked for
+};
+
+// Receives bodies. A status that is not OK ends the session.
+class BodySink {
+ public:
+  virtual ~BodySink() = default;
+  virtual absl::Status Begin(uint32_t uid, uint64_t size) = 0;
+  virtual absl::Status Append(std::string_view bytes) = 0;
+  virtual absl::Status End(uint32_t uid) = 0;
+};
+
+struct FetchBodiesResult {
+  std::vector<uint32_t> missing;  // asked for and not delivered
+  std::string refusal;            // the server's words, if it refused
+};
+
+// Used by one coroutine. Errors carry their kind (error.h, net/stream.h); after one the client is dead, except where a method
+// says otherwise.
+class Client {
+ public:
+  // Signs in on `stream`: TLS first or STARTTLS as the options say.
+  static async::Task<absl::StatusOr<std::unique_ptr<Client>>> Connect(std::unique_ptr<net::Stream> stream,
+                                                                      ConnectOptions options);
+  // Opens a folder read-only (EXAMINE). kFolderMissing if there is none.
+  async::Task<absl::StatusOr<FolderState>> Examine(std::string folder);
+  // Flags, size, receive time of every message in the range, in the server's order.
+  async::Task<absl::Status> FetchInfos(UidRange range, bool with_header_fields,
+                                       std::function<absl::Status(MessageInfo)> on_message);
+  // Downloads messages with BODY.PEEK[]; all commands are written before the first answer is read.
+  async::Task<absl::StatusOr<FetchBodiesResult>> FetchBodies(std::vector<uint32_t> uids, BodySink& sink);
+  // The first `max_bytes` of the headers. NotFound if the message is gone.
+  async::Task<absl::StatusOr<std::string>> FetchHeader(uint32_t uid, uint32_t max_bytes);
+  // Which of `uids` are unread; which are there at all.
+  async::Task<absl::StatusOr<std::vector<uint32_t>>> SearchUnseen(std::vector<uint32_t> uids);
+  async::Task<absl::StatusOr<std::vector<uint32_t>>> SearchUids(std::vector<uint32_t> uids);
+  // Messages with this Message-ID (without angle brackets), at most 100.
+  async::Task<absl::StatusOr<std::vector<uint32_t>>> SearchMessageId(std::string message_id);
+  // Says goodbye and waits for the answer, so that nothing that is under way is cut.
+  async::Task<absl::Status> Logout();
+
+ private:
+  Client(std::unique_ptr<net::Stream> stream, const ConnectOptions& options);
+  async::Task<absl::Status> Handshake(const net::TlsOptions& tls, Encryption encryption);
+  async::Task<absl::Status> Flush();
+  async::Task<absl::Status> ReadOnce(std::string_view what);
+  // Waits for the answer to a command; `what` names it for a person.
+  async::Task<absl::StatusOr<Response>> Await(std::string tag, std::string what);
+  async::Task<absl::StatusOr<std::vector<uint32_t>>> Search(std::vector<std::string> commands);
+
+  std::unique_ptr<net::Stream> stream_;
+  const Timeouts timeouts_;
+  Session session_;
+  std::vector<char> buffer_;
+};
+
+}  // namespace poststelle::imap

@@ -1,0 +1,85 @@
+// One IMAP connection as a machine without I/O: bytes in, bytes out, and a word when TLS is to begin.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <set>
+#include <string>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include "libs/base/secret_string.h"
+#include "libs/imap/response_parser.h"
+
+namespace poststelle::imap {
+
+enum class Encryption { kNone, kStartTls, kTls };
+
+struct SessionOptions {
+  Encryption encryption = Encryption::kTls;
+  std::string login;
+  SecretString password;
+  uint64_t max_body_bytes = 64 << 20;
+};
+
+// Untagged responses a command may bring; above it the server is out of its mind (or ours).
+inline constexpr int64_t kMaxResponses = 1'000'000;
+
+// Greeting, STARTTLS (RFC 9051 §6.2.1), sign-in (AUTHENTICATE PLAIN, LOGIN, AUTHENTICATE LOGIN), then commands, which may be
+// pipelined. Used by one driver; after an error it is dead.
+class Session : private ResponseHandler {
+ public:
+  enum class Phase { kGreeting, kCapability, kStartTls, kNeedTls, kAuthenticate, kReady };
+
+  explicit Session(SessionOptions options);
+
+  // Takes what was read. Bytes behind the answer to STARTTLS are an injection and an error.
+  absl::Status Receive(std::string_view bytes);
+  // What is to be written, once.
+  std::string TakeOutput();
+  // The driver has switched the stream to TLS; with implicit TLS it does so before anything else.
+  void TlsStarted();
+  Phase phase() const { return phase_; }
+  // The connection ended: OK only where the server had said BYE or nothing was open.
+  absl::Status Ended(const absl::Status& network) const;
+
+  // Queues a command ("UID FETCH 1:* (UID)"); returns its tag. Only when ready.
+  std::string Send(const std::string& command);
+  // True once the server has answered; `result` says how: OK, or kServerRefused with its words.
+  bool Done(const std::string& tag, absl::Status& result, Response* tagged = nullptr);
+
+  // Where untagged responses and bodies of commands go.
+  std::function<absl::Status(Response&)> on_untagged;
+  ResponseHandler* bodies = nullptr;
+
+ private:
+  absl::Status OnResponse(Response response) override;
+  absl::Status OnBodyBegin(uint32_t uid, uint64_t size) override;
+  absl::Status OnBodyBytes(std::string_view bytes) override;
+  absl::Status OnBodyEnd() override;
+  absl::Status OnGreeting(const Response& response);
+  absl::Status OnHandshakeAnswer(const Response& response);
+  absl::Status OnContinuation(const Response& response);
+  absl::Status AfterCapabilities();
+  absl::Status Authenticate();
+  void TakeCapabilities(std::string_view list);
+  void SendHandshake(const std::string& command);
+  bool Has(const std::string& capability) const { return capabilities_.contains(capability); }
+
+  const SessionOptions options_;
+  ResponseParser parser_;
+  Phase phase_ = Phase::kGreeting;
+  bool tls_ = false;
+  std::set<std::string> capabilities_;  // upper case; those told before TLS are forgotten
+  std::string output_;
+  int next_tag_ = 1;
+  std::string handshake_tag_;
+  std::vector<std::string> challenges_;  // what to answer to the next "+", last first
+  std::map<std::string, Response> answered_;
+  std::set<std::string> open_;
+  int64_t responses_ = 0;
+  bool bye_ = false;
+  std::string bye_text_;
+};
+
+}  // namespace poststelle::imap

@@ -1,0 +1,128 @@
+#include "libs/imap/session.h"
+
+#include <gtest/gtest.h>
+
+#include "libs/imap/error.h"
+
+namespace poststelle::imap {
+namespace {
+
+SessionOptions Options(Encryption encryption) {
+  SessionOptions options;
+  options.encryption = encryption;
+  options.login = "joe";
+  options.password = SecretString("secret");
+  return options;
+}
+
+TEST(Session, SignsInWithAnInitialResponse) {
+  Session session(Options(Encryption::kTls));
+  session.TlsStarted();
+  ASSERT_TRUE(session.Receive("* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] hi\r\n").ok());
+  EXPECT_EQ(session.TakeOutput(), "h1 AUTHENTICATE PLAIN AGpvZQBzZWNyZXQ=\r\n");
+  ASSERT_TRUE(session.Receive("h1 OK done\r\n").ok());
+  EXPECT_EQ(session.phase(), Session::Phase::kReady);
+}
+
+TEST(Session, WaitsForTheChallengeWithoutSaslIr) {
+  Session session(Options(Encryption::kTls));
+  session.TlsStarted();
+  ASSERT_TRUE(session.Receive("* OK hi\r\n").ok());
+  EXPECT_EQ(session.TakeOutput(), "h1 CAPABILITY\r\n");
+  ASSERT_TRUE(session.Receive("* CAPABILITY IMAP4rev1 AUTH=PLAIN\r\nh1 OK\r\n").ok());
+  EXPECT_EQ(session.TakeOutput(), "h2 AUTHENTICATE PLAIN\r\n");
+  ASSERT_TRUE(session.Receive("+ \r\n").ok());
+  EXPECT_EQ(session.TakeOutput(), "AGpvZQBzZWNyZXQ=\r\n");
+}
+
+TEST(Session, FallsBackToLoginAndThenToAuthenticateLogin) {
+  Session plain(Options(Encryption::kTls));
+  plain.TlsStarted();
+  ASSERT_TRUE(plain.Receive("* OK [CAPABILITY IMAP4rev1] hi\r\n").ok());
+  EXPECT_EQ(plain.TakeOutput(), "h1 LOGIN \"joe\" \"secret\"\r\n");
+  Session login(Options(Encryption::kTls));
+  login.TlsStarted();
+  ASSERT_TRUE(login.Receive("* OK [CAPABILITY IMAP4rev1 LOGINDISABLED AUTH=LOGIN] hi\r\n").ok());
+  EXPECT_EQ(login.TakeOutput(), "h1 AUTHENTICATE LOGIN\r\n");
+  ASSERT_TRUE(login.Receive("+ VXNlcm5hbWU6\r\n").ok());
+  EXPECT_EQ(login.TakeOutput(), "am9l\r\n");
+  ASSERT_TRUE(login.Receive("+ UGFzc3dvcmQ6\r\n").ok());
+  EXPECT_EQ(login.TakeOutput(), "c2VjcmV0\r\n");
+}
+
+TEST(Session, StartTlsForgetsWhatWasToldBefore) {
+  Session session(Options(Encryption::kStartTls));
+  ASSERT_TRUE(session.Receive("* OK [CAPABILITY IMAP4rev1 STARTTLS AUTH=PLAIN SASL-IR] hi\r\n").ok());
+  EXPECT_EQ(session.TakeOutput(), "h1 STARTTLS\r\n");
+  ASSERT_TRUE(session.Receive("h1 OK begin\r\n").ok());
+  EXPECT_EQ(session.phase(), Session::Phase::kNeedTls);
+  EXPECT_EQ(session.TakeOutput(), "");
+  session.TlsStarted();
+  EXPECT_EQ(session.TakeOutput(), "h2 CAPABILITY\r\n");
+}
+
+TEST(Session, ThereIsNoFallBackToClearText) {
+  Session session(Options(Encryption::kStartTls));
+  const absl::Status status = session.Receive("* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] hi\r\n");
+  EXPECT_EQ(GetErrorKind(status), ErrorKind::kNoStartTls);
+  EXPECT_EQ(session.TakeOutput().find("AGpvZQ"), std::string::npos);
+}
+
+TEST(Session, DataBehindStartTlsIsAnInjection) {
+  Session session(Options(Encryption::kStartTls));
+  ASSERT_TRUE(session.Receive("* OK [CAPABILITY IMAP4rev1 STARTTLS] hi\r\n").ok());
+  EXPECT_EQ(GetErrorKind(session.Receive("h1 OK begin\r\n* CAPABILITY AUTH=PLAIN\r\n")), ErrorKind::kProtocol);
+}
+
+TEST(Session, PreauthAndByeAreRefused) {
+  Session preauth(Options(Encryption::kStartTls));
+  EXPECT_EQ(GetErrorKind(preauth.Receive("* PREAUTH welcome\r\n")), ErrorKind::kProtocol);
+  Session bye(Options(Encryption::kTls));
+  const absl::Status status = bye.Receive("* BYE too many connections\r\n");
+  EXPECT_EQ(GetErrorKind(status), ErrorKind::kServerBye);
+  EXPECT_NE(std::string(status.message()).find("too many connections"), std::string::npos);
+}
+
+TEST(Session, ARejectedPasswordIsToldFromATroubledServer) {
+  for (const auto& [answer, kind] :
+       std::vector<std::pair<std::string, ErrorKind>>{{"h1 NO [AUTHENTICATIONFAILED] wrong\r\n", ErrorKind::kAuthRejected},
+                                                      {"h1 NO nope\r\n", ErrorKind::kAuthRejected},
+                                                      {"h1 NO [UNAVAILABLE] later\r\n", ErrorKind::kServerRefused},
+                                                      {"h1 BAD what\r\n", ErrorKind::kServerRefused}}) {
+    Session session(Options(Encryption::kTls));
+    session.TlsStarted();
+    ASSERT_TRUE(session.Receive("* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] hi\r\n").ok());
+    const absl::Status status = session.Receive(answer);
+    EXPECT_EQ(GetErrorKind(status), kind) << answer;
+    EXPECT_EQ(std::string(status.message()).find("secret"), std::string::npos);
+  }
+}
+
+TEST(Session, PipelinedCommandsAreAnsweredByTheirTags) {
+  Session session(Options(Encryption::kTls));
+  session.TlsStarted();
+  ASSERT_TRUE(session.Receive("* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] hi\r\nh1 OK in\r\n").ok());
+  session.TakeOutput();
+  const std::string a = session.Send("NOOP");
+  const std::string b = session.Send("NOOP");
+  ASSERT_TRUE(session.Receive(b + " NO [LIMIT] no\r\n" + a + " OK\r\n").ok());
+  absl::Status result;
+  EXPECT_TRUE(session.Done(a, result));
+  EXPECT_TRUE(result.ok());
+  EXPECT_TRUE(session.Done(b, result));
+  EXPECT_EQ(GetErrorKind(result), ErrorKind::kServerRefused);
+  EXPECT_FALSE(session.Receive("zz OK\r\n").ok());
+}
+
+TEST(Session, TheHandshakeCutAnywhereNeverCrashes) {
+  const std::string transcript = "* OK hi\r\n* CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN\r\nh1 OK\r\nh2 OK in\r\n";
+  for (size_t i = 0; i <= transcript.size(); ++i) {
+    Session session(Options(Encryption::kTls));
+    session.TlsStarted();
+    for (size_t j = 0; j < i; ++j) ASSERT_TRUE(session.Receive(transcript.substr(j, 1)).ok());
+    EXPECT_EQ(session.phase() == Session::Phase::kReady, i == transcript.size());
+  }
+}
+
+}  // namespace
+}  // namespace poststelle::imap

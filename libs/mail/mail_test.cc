@@ -1,0 +1,114 @@
+#include <gtest/gtest.h>
+
+#include "libs/mail/charset.h"
+#include "libs/mail/digest.h"
+#include "libs/mail/mime.h"
+#include "libs/mail/scan.h"
+
+namespace poststelle::mail {
+namespace {
+
+class MailTest : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() { InitMime(); }
+};
+
+TEST_F(MailTest, CharsetsByLabelByTruthAndByDetection) {
+  EXPECT_EQ(ToUtf8("Gr\xfc\xdf"
+                   "e",
+                   "iso-8859-1"),
+            "Grüße");
+  EXPECT_EQ(ToUtf8("\x80 5", "latin1"), "€ 5");
+  EXPECT_EQ(ToUtf8("\xa4", "iso-8859-15"), "€");
+  EXPECT_EQ(ToUtf8("Grüße", "us-ascii"), "Grüße");
+  EXPECT_EQ(ToUtf8(std::string("a\0b", 3), "utf-8"), "a\xEF\xBF\xBD"
+                                                     "b");
+  EXPECT_TRUE(IsValidUtf8(ToUtf8("Gr\xfc\xdf"
+                                 "e an alle",
+                                 "utf-8")));
+  EXPECT_TRUE(IsValidUtf8(ToUtf8("\xff\xfe\x81", "x-unknown")));
+}
+
+TEST_F(MailTest, EncodedWordsEvenSplitInsideACharacter) {
+  EXPECT_EQ(DecodeHeader("=?utf-8?Q?Gr=C3=BC=C3?= =?utf-8?Q?=9Fe?= aus"), "Grüße aus");
+  EXPECT_EQ(DecodeHeader("=?iso-8859-1?b?R3L832U=?="), "Grüße");
+  EXPECT_EQ(DecodeHeader("no =? word"), "no =? word");
+  EXPECT_EQ(DecodeHeader("=?utf-8?Q?a?= b =?utf-8?Q?c?="), "a b c");
+}
+
+TEST_F(MailTest, APlainMail) {
+  const ParsedMail mail = ParseMail(
+      "From: =?utf-8?q?J=C3=B6rg?= <joerg@example.org>\r\nTo: a@example.org, B <b@example.org>\r\nSubject: Hallo\r\n"
+      "Message-ID: <1@x>\r\nIn-Reply-To: <0@x>\r\nReferences: <r@x> <0@x>\r\nDate: Tue, 24 Nov 2026 10:00:00 +0100\r\n"
+      "Content-Type: text/plain; charset=iso-8859-1\r\n\r\nGr\xfc\xdf"
+      "e\r\n");
+  EXPECT_EQ(mail.from(0).name(), "Jörg");
+  EXPECT_EQ(mail.from(0).address(), "joerg@example.org");
+  EXPECT_EQ(mail.to_size(), 2);
+  EXPECT_EQ(mail.message_id(), "1@x");
+  EXPECT_EQ(mail.references_size(), 2);
+  EXPECT_EQ(mail.date_unix(), 1795510800);
+  EXPECT_EQ(mail.text(), "Grüße\r\n");
+  EXPECT_FALSE(mail.undecodable());
+}
+
+TEST_F(MailTest, HtmlWithAnAttachment) {
+  const ParsedMail mail = ParseMail(
+      "From: a@example.org\nSubject: x\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n--b\n"
+      "Content-Type: text/html; charset=utf-8\n\n<b>Hi</b>\n--b\nContent-Type: application/pdf\n"
+      "Content-Disposition: attachment; filename=\"../../etc/a\xE2\x80\xAE.pdf\"\nContent-Transfer-Encoding: base64\n\nYWJj\n--b--\n");
+  EXPECT_EQ(mail.html(), "<b>Hi</b>");
+  ASSERT_EQ(mail.attachments_size(), 1);
+  EXPECT_EQ(mail.attachments(0).filename(), "a.pdf");
+  EXPECT_EQ(mail.attachments(0).size(), 3u);
+}
+
+std::string Repeat(const std::string& text, int times) {
+  std::string out;
+  for (int i = 0; i < times; ++i) out += text;
+  return out;
+}
+
+TEST_F(MailTest, WhatGMimeCantBearIsUndecodableWithItsHeaders) {
+  const std::string head = "From: a@example.org\nSubject: Help\nMessage-ID: <1@x>\n";
+  const std::string loop = head + "Content-Type: multipart/mixed;\xc3\xa4\xc3\xb6=1; boundary=x\n\n--x\n\n--x--\n";
+  const std::string deep = head + Repeat("Content-Type: multipart/mixed; boundary=b\n\n--b\n", 100'000);
+  const std::string groups = head + "To: " + Repeat("a:", 80'000) + "\n\nx\n";
+  const std::string many_headers = head + Repeat("X: y\n", 200'000) + "\nx\n";
+  const std::string long_header = head + "X: " + std::string(50 << 20, 'x') + "\n\nx\n";
+  const std::string parts = head + "Content-Type: multipart/mixed; boundary=b\n\n" + Repeat("--b\n\nx\n", 1'000'000);
+  for (const std::string* raw : {&loop, &deep, &groups, &many_headers, &long_header, &parts}) {
+    const ParsedMail mail = ParseMail(*raw);
+    EXPECT_TRUE(mail.undecodable()) << raw->substr(0, 120);
+    EXPECT_FALSE(mail.undecodable_reason().empty());
+    EXPECT_EQ(mail.from(0).address(), "a@example.org");
+    EXPECT_EQ(mail.subject(), "Help");
+    EXPECT_EQ(mail.message_id(), "1@x");
+  }
+}
+
+TEST_F(MailTest, EveryCutOfAMailIsReadWithoutACrash) {
+  const std::string raw =
+      "From: \"A\" <a@example.org>\r\nSubject: =?utf-8?Q?=C3?=\r\nContent-Type: multipart/alternative; boundary=\"b\"\r\n\r\n--b\r\n"
+      "Content-Type: text/plain\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\na=\r\n--b\r\nContent-Type: text/html\r\n\r\n"
+      "<p>\r\n--b--\r\n";
+  for (size_t i = 0; i <= raw.size(); ++i) EXPECT_TRUE(IsValidUtf8(ParseMail(raw.substr(0, i)).text()));
+}
+
+TEST_F(MailTest, TheDigestIgnoresTraceHeadersAndLineEndsOnly) {
+  const std::string mail = "From: a@example.org\nSubject: x\n\nbody\n";
+  EXPECT_EQ(Digest("Received: by a\n\tfor b\nDelivered-To: c\n" + mail), Digest(mail));
+  EXPECT_EQ(Digest("From: a@example.org\r\nSubject: x\r\n\r\nbody\r\n"), Digest(mail));
+  EXPECT_NE(Digest("X-Priority: 1\n" + mail), Digest(mail));
+  EXPECT_NE(Digest("From: a@example.org\nSubject: x\n\nReceived: body\n"), Digest("From: a@example.org\nSubject: x\n\n"));
+}
+
+TEST_F(MailTest, TheAnchorIsTheSameFromThreeFieldsAsFromTheWholeBlock) {
+  const std::string whole = "Received: x\r\nfrom: A\r\n <a@example.org>\r\nDate: today\r\nSubject: s\r\nMessage-Id: <1@x>\r\n\r\n";
+  const std::string fields = "Message-Id: <1@x>\r\nfrom: A\r\n <a@example.org>\r\nDate: today\r\n\r\n";
+  EXPECT_EQ(AnchorFromHeaders(whole, 5, 7), AnchorFromHeaders(fields, 5, 7));
+  EXPECT_NE(AnchorFromHeaders(whole, 5, 7), AnchorFromHeaders(fields, 6, 7));
+}
+
+}  // namespace
+}  // namespace poststelle::mail

@@ -1,0 +1,195 @@
+#include "libs/mail/mime.h"
+
+#include <gmime/gmime.h>
+
+#include <memory>
+#include <string>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "libs/base/ids.h"
+#include "libs/base/sv.h"
+#include "libs/mail/charset.h"
+#include "libs/mail/scan.h"
+
+namespace poststelle::mail {
+namespace {
+
+constexpr size_t kMaxFilename = 200;
+constexpr int kMaxAddresses = 1000;
+
+struct Unref {
+  void operator()(void* object) const { g_object_unref(object); }
+};
+template <typename T>
+using Ref = std::unique_ptr<T, Unref>;
+
+std::string Str(const char* text) { return text == nullptr ? std::string() : std::string(text); }
+
+// A file name for people: no path, no control characters, no bidi overrides, not longer than a file system takes.
+std::string CleanFilename(const std::string& name) {
+  std::string text = ToUtf8(name.find("=?") == std::string::npos ? name : DecodeHeader(name), "");
+  if (const size_t slash = text.find_last_of("/\\"); slash != std::string::npos) text.erase(0, slash + 1);
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto c = static_cast<unsigned char>(text[i]);
+    if (c < 0x20 || c == 0x7F) continue;
+    // U+202A..U+202E and U+2066..U+2069
+    if (c == 0xE2 && i + 2 < text.size()) {
+      const auto d = static_cast<unsigned char>(text[i + 1]);
+      const auto e = static_cast<unsigned char>(text[i + 2]);
+      if ((d == 0x80 && e >= 0xAA && e <= 0xAE) || (d == 0x81 && e >= 0xA6 && e <= 0xA9)) {
+        i += 2;
+        continue;
+      }
+    }
+    out.push_back(static_cast<char>(c));
+  }
+  if (out.size() > kMaxFilename) {
+    size_t end = kMaxFilename;
+    while (end > 0 && (static_cast<unsigned char>(out[end]) & 0xC0) == 0x80) --end;
+    out.resize(end);
+  }
+  return out;
+}
+
+void AddAddresses(InternetAddressList* list, google::protobuf::RepeatedPtrField<Address>* out, int depth = 0) {
+  if (list == nullptr || depth > 2) return;
+  for (int i = 0; i < internet_address_list_length(list) && out->size() < kMaxAddresses; ++i) {
+    InternetAddress* address = internet_address_list_get_address(list, i);
+    if (INTERNET_ADDRESS_IS_GROUP(address)) {
+      AddAddresses(internet_address_group_get_members(INTERNET_ADDRESS_GROUP(address)), out, depth + 1);
+      continue;
+    }
+    Address* a = out->Add();
+    a->set_address(ToUtf8(Str(internet_address_mailbox_get_addr(INTERNET_ADDRESS_MAILBOX(address))), ""));
+    a->set_name(DecodeHeader(ToUtf8(Str(internet_address_get_name(address)), "")));
+  }
+}
+
+std::string Content(GMimePart* part) {
+  GMimeDataWrapper* wrapper = g_mime_part_get_content(part);
+  if (wrapper == nullptr) return {};
+  const Ref<GMimeStream> memory(g_mime_stream_mem_new());
+  g_mime_data_wrapper_write_to_stream(wrapper, memory.get());
+  GByteArray* bytes = g_mime_stream_mem_get_byte_array(GMIME_STREAM_MEM(memory.get()));
+  return std::string(reinterpret_cast<const char*>(bytes->data), bytes->len);
+}
+
+std::string TypeOf(GMimeObject* object) {
+  GMimeContentType* type = g_mime_object_get_content_type(object);
+  if (type == nullptr) return "application/octet-stream";
+  return absl::AsciiStrToLower(absl::StrCat(Str(g_mime_content_type_get_media_type(type)), "/",
+                                            Str(g_mime_content_type_get_media_subtype(type))));
+}
+
+class Builder {
+ public:
+  explicit Builder(ParsedMail& out) : out_(out) {}
+
+  // Parts in their order, without recursion: multiparts put their children on the stack.
+  void Walk(GMimeObject* root) {
+    std::vector<GMimeObject*> stack{root};
+    while (!stack.empty()) {
+      GMimeObject* object = stack.back();
+      stack.pop_back();
+      if (object == nullptr) continue;
+      if (GMIME_IS_MULTIPART(object)) {
+        GMimeMultipart* multipart = GMIME_MULTIPART(object);
+        for (int i = g_mime_multipart_get_count(multipart) - 1; i >= 0; --i) {
+          stack.push_back(g_mime_multipart_get_part(multipart, i));
+        }
+      } else if (GMIME_IS_MESSAGE_PART(object)) {
+        AddMessage(GMIME_MESSAGE_PART(object));
+      } else if (GMIME_IS_PART(object)) {
+        AddPart(GMIME_PART(object));
+      }
+    }
+  }
+
+ private:
+  void AddPart(GMimePart* part) {
+    GMimeObject* object = GMIME_OBJECT(part);
+    const std::string type = TypeOf(object);
+    const std::string disposition = absl::AsciiStrToLower(Str(g_mime_object_get_disposition(object)));
+    const std::string filename = CleanFilename(Str(g_mime_part_get_filename(part)));
+    std::string content = Content(part);
+    const bool attached = disposition == "attachment" || (!filename.empty() && type != "text/plain" && type != "text/html");
+    if (!attached && filename.empty() && (type == "text/plain" || type == "text/html")) {
+      const std::string text = ToUtf8(content, Str(g_mime_object_get_content_type_parameter(object, "charset")));
+      std::string* target = type == "text/plain" ? out_.mutable_text() : out_.mutable_html();
+      if (!target->empty() && target->back() != '\n') target->push_back('\n');
+      target->append(text);
+      return;
+    }
+    Add(object, type, disposition, filename, content);
+  }
+
+  void AddMessage(GMimeMessagePart* part) {
+    GMimeMessage* message = g_mime_message_part_get_message(part);
+    std::string bytes;
+    if (message != nullptr) {
+      const Ref<GMimeStream> memory(g_mime_stream_mem_new());
+      g_mime_object_write_to_stream(GMIME_OBJECT(message), nullptr, memory.get());
+      GByteArray* array = g_mime_stream_mem_get_byte_array(GMIME_STREAM_MEM(memory.get()));
+      bytes.assign(reinterpret_cast<const char*>(array->data), array->len);
+    }
+    GMimeObject* object = GMIME_OBJECT(part);
+    std::string filename = Str(g_mime_object_get_content_disposition_parameter(object, "filename"));
+    if (filename.empty()) filename = Str(g_mime_object_get_content_type_parameter(object, "name"));
+    Add(object, TypeOf(object), absl::AsciiStrToLower(Str(g_mime_object_get_disposition(object))), CleanFilename(filename),
+        bytes);
+  }
+
+  void Add(GMimeObject* object, const std::string& type, const std::string& disposition, const std::string& filename,
+           const std::string& content) {
+    Attachment* attachment = out_.add_attachments();
+    attachment->set_filename(filename);
+    attachment->set_content_type(ToUtf8(type, ""));
+    attachment->set_size(content.size());
+    attachment->set_sha256(Hex(Sha256(content)));
+    attachment->set_content_id(ToUtf8(Str(g_mime_object_get_content_id(object)), ""));
+    attachment->set_inline_(disposition == "inline" || !attachment->content_id().empty());
+  }
+
+  ParsedMail& out_;
+};
+
+}  // namespace
+
+void InitMime() { g_mime_init(); }
+
+ParsedMail ParseMail(std::string_view raw) {
+  // An mbox line in front of the headers is not one of them.
+  if (raw.starts_with("From ")) raw.remove_prefix(std::min(raw.size(), raw.find('\n') + 1));
+  ParsedMail out = ScanHeaders(raw);
+  if (auto limit = FindLimit(raw)) {
+    out.set_undecodable(true);
+    out.set_undecodable_reason(absl::StrCat("The message could not be decoded: ", *limit, "."));
+    return out;
+  }
+  const Ref<GMimeStream> stream(g_mime_stream_mem_new_with_buffer(raw.data(), raw.size()));
+  const Ref<GMimeParser> parser(g_mime_parser_new_with_stream(stream.get()));
+  const Ref<GMimeMessage> message(g_mime_parser_construct_message(parser.get(), nullptr));
+  if (message == nullptr) {
+    out.set_undecodable(true);
+    out.set_undecodable_reason("The message could not be decoded: it has no readable structure.");
+    return out;
+  }
+  // Addresses are GMime's (groups, comments, routes); everything else of the headers stays with our scan.
+  auto addresses = [&message](GMimeAddressType type, google::protobuf::RepeatedPtrField<Address>* target) {
+    google::protobuf::RepeatedPtrField<Address> parsed;
+    AddAddresses(g_mime_message_get_addresses(message.get(), type), &parsed);
+    if (!parsed.empty()) target->Swap(&parsed);
+  };
+  addresses(GMIME_ADDRESS_TYPE_FROM, out.mutable_from());
+  addresses(GMIME_ADDRESS_TYPE_REPLY_TO, out.mutable_reply_to());
+  addresses(GMIME_ADDRESS_TYPE_TO, out.mutable_to());
+  addresses(GMIME_ADDRESS_TYPE_CC, out.mutable_cc());
+  Builder builder(out);
+  builder.Walk(g_mime_message_get_mime_part(message.get()));
+  return out;
+}
+
+}  // namespace poststelle::mail

@@ -1,0 +1,350 @@
+#include "libs/mail/scan.h"
+
+#include <gmime/gmime.h>
+
+#include <algorithm>
+#include <functional>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "libs/base/sv.h"
+#include "libs/mail/charset.h"
+
+namespace poststelle::mail {
+namespace {
+
+// Calls `f` with each line (without its end) until it answers false.
+void EachLine(std::string_view text, const std::function<bool(std::string_view)>& f) {
+  size_t at = 0;
+  while (at < text.size()) {
+    size_t end = text.find('\n', at);
+    if (end == std::string_view::npos) end = text.size();
+    std::string_view line = text.substr(at, end - at);
+    if (line.ends_with('\r')) line.remove_suffix(1);
+    at = end + 1;
+    if (!f(line)) return;
+  }
+}
+
+bool HasField(std::string_view line, std::string_view name) {
+  return line.size() > name.size() && absl::StartsWithIgnoreCase(Av(line), Av(name)) &&
+         (line[name.size()] == ':' || line[name.size()] == ' ' || line[name.size()] == '\t');
+}
+
+// Parameter names outside ASCII send g_mime_content_type_encode into a loop (jstedfast/gmime#165).
+bool StrangeParameters(std::string_view value) {
+  size_t names = 0;
+  bool quoted = false;
+  bool in_name = false;
+  for (char c : value) {
+    if (c == '"') quoted = !quoted;
+    if (quoted) continue;
+    if (c == ';') {
+      in_name = true;
+      ++names;
+    } else if (c == '=') {
+      in_name = false;
+    } else if (in_name && static_cast<unsigned char>(c) >= 0x80) {
+      return true;
+    }
+  }
+  return names > 1000;
+}
+
+// GMime descends once for every group that opens (`a:a:a:`).
+size_t Groups(std::string_view value) {
+  size_t groups = 0;
+  bool quoted = false;
+  for (char c : value) {
+    if (c == '"') quoted = !quoted;
+    if (!quoted && c == ':') ++groups;
+  }
+  return groups;
+}
+
+int HexValue(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  c = static_cast<char>(absl::ascii_tolower(static_cast<unsigned char>(c)));
+  return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+std::string DecodeQ(std::string_view text) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '_') {
+      out.push_back(' ');
+    } else if (text[i] == '=' && i + 2 < text.size() && HexValue(text[i + 1]) >= 0 && HexValue(text[i + 2]) >= 0) {
+      out.push_back(static_cast<char>(HexValue(text[i + 1]) * 16 + HexValue(text[i + 2])));
+      i += 2;
+    } else {
+      out.push_back(text[i]);
+    }
+  }
+  return out;
+}
+
+// Base64 as mails have it: what is no digit is skipped, padding may be missing.
+std::string DecodeB(std::string_view text) {
+  std::string clean;
+  for (char c : text) {
+    if (absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '+' || c == '/') clean.push_back(c);
+  }
+  if (clean.size() % 4 == 1) clean.pop_back();
+  std::string out;
+  absl::Base64Unescape(clean, &out);
+  return out;
+}
+
+struct EncodedWord {
+  std::string charset;
+  std::string bytes;
+  size_t end = 0;  // behind "?="
+};
+
+bool ParseEncodedWord(std::string_view value, size_t at, EncodedWord& out) {
+  const size_t charset_end = value.find('?', at + 2);
+  if (charset_end == std::string_view::npos || charset_end + 2 >= value.size() || value[charset_end + 2] != '?') return false;
+  const char encoding = static_cast<char>(absl::ascii_tolower(static_cast<unsigned char>(value[charset_end + 1])));
+  const size_t end = value.find("?=", charset_end + 3);
+  if (end == std::string_view::npos || (encoding != 'b' && encoding != 'q')) return false;
+  std::string_view charset = value.substr(at + 2, charset_end - at - 2);
+  charset = charset.substr(0, charset.find('*'));  // RFC 2231 §5: a language behind an asterisk
+  if (charset.empty() || charset.find_first_of(" \t") != std::string_view::npos) return false;
+  out.charset = absl::AsciiStrToLower(Av(charset));
+  const std::string_view text = value.substr(charset_end + 3, end - charset_end - 3);
+  out.bytes = encoding == 'b' ? DecodeB(text) : DecodeQ(text);
+  out.end = end + 2;
+  return true;
+}
+
+void AddAddresses(const std::string& value, google::protobuf::RepeatedPtrField<Address>* out, size_t limit) {
+  // Only what has the plainest form: this scan reads mails that are out of bounds.
+  size_t begin = 0;
+  bool quoted = false;
+  auto add = [&](std::string_view piece) {
+    if (static_cast<size_t>(out->size()) >= limit) return;
+    const size_t open = piece.rfind('<');
+    const size_t close = piece.rfind('>');
+    std::string_view address = piece;
+    std::string_view name;
+    if (open != std::string_view::npos && close != std::string_view::npos && close > open) {
+      address = piece.substr(open + 1, close - open - 1);
+      name = piece.substr(0, open);
+    }
+    const std::string trimmed(absl::StripAsciiWhitespace(Av(address)));
+    if (trimmed.find('@') == std::string::npos || trimmed.size() > 320) return;
+    Address* a = out->Add();
+    a->set_address(ToUtf8(trimmed, ""));
+    std::string decoded = DecodeHeader(name);
+    decoded.erase(std::remove(decoded.begin(), decoded.end(), '"'), decoded.end());
+    a->set_name(std::string(absl::StripAsciiWhitespace(decoded)));
+  };
+  for (size_t i = 0; i <= value.size(); ++i) {
+    if (i < value.size() && value[i] == '"') quoted = !quoted;
+    if (i == value.size() || (!quoted && value[i] == ',')) {
+      add(std::string_view(value).substr(begin, i - begin));
+      begin = i + 1;
+    }
+  }
+}
+
+}  // namespace
+
+std::string_view HeaderBlock(std::string_view raw) {
+  size_t at = 0;
+  while (at < raw.size()) {
+    size_t end = raw.find('\n', at);
+    if (end == std::string_view::npos) return raw;
+    if (end == at || (end == at + 1 && raw[at] == '\r')) return raw.substr(0, end + 1);
+    at = end + 1;
+  }
+  return raw;
+}
+
+std::string RawHeader(std::string_view header_block, std::string_view name) {
+  std::string value;
+  bool found = false;
+  EachLine(header_block, [&](std::string_view line) {
+    if (found) {
+      if (line.empty() || (line[0] != ' ' && line[0] != '\t') || value.size() > kMaxHeaderBytes) return false;
+      value.append(line);
+      return true;
+    }
+    if (!HasField(line, name)) return true;
+    const size_t colon = line.find(':');
+    if (colon == std::string_view::npos || absl::StripAsciiWhitespace(Av(line.substr(name.size(), colon - name.size())))
+                                                   .size() > 0) {
+      return true;
+    }
+    value = line.substr(colon + 1);
+    found = true;
+    return true;
+  });
+  return std::string(absl::StripAsciiWhitespace(value));
+}
+
+std::optional<std::string> FindLimit(std::string_view raw) {
+  // Headers are recognised anywhere: inside of parts they count as well. What looks like one in a text does no harm below the
+  // limits.
+  size_t boundaries = 0;
+  size_t multiparts = 0;
+  size_t nested = 0;
+  size_t headers = 0;
+  std::optional<std::string> reason;
+  const std::string_view block = HeaderBlock(raw);
+  if (block.size() > kMaxHeaderBytes) return absl::StrCat("its headers have more than ", kMaxHeaderBytes, " bytes");
+  EachLine(block, [&](std::string_view line) {
+    if (!line.empty() && line[0] != ' ' && line[0] != '\t') ++headers;
+    return true;
+  });
+  if (headers > kMaxHeaders) return absl::StrCat("it has more than ", kMaxHeaders, " header fields");
+  std::string folded;  // a Content-Type or address field and its continuation lines
+  auto check = [&reason, &multiparts, &nested](const std::string& field) {
+    if (field.empty()) return;
+    const size_t colon = field.find(':');
+    const std::string name = absl::AsciiStrToLower(absl::StripAsciiWhitespace(field.substr(0, colon)));
+    const std::string_view value = std::string_view(field).substr(colon + 1);
+    if (absl::StartsWith(name, "content-")) {
+      const std::string type = absl::AsciiStrToLower(Av(value.substr(0, 200)));
+      if (absl::StrContains(type, "multipart/")) ++multiparts;
+      if (absl::StrContains(type, "message/")) ++nested;
+      if (StrangeParameters(value)) reason = "its Content-Type has malformed parameters";
+    } else if (Groups(value) > kMaxGroups) {
+      reason = "an address field is nested too deeply";
+    }
+  };
+  EachLine(raw, [&](std::string_view line) {
+    const bool continues = !line.empty() && (line[0] == ' ' || line[0] == '\t');
+    if (continues && !folded.empty() && folded.size() < kMaxHeaderBytes) {
+      folded.append(line);
+      return true;
+    }
+    check(folded);
+    folded.clear();
+    if (reason) return false;
+    if (line.starts_with("--")) ++boundaries;
+    for (const char* name : {"Content-Type", "Content-Disposition", "From", "To", "Cc", "Bcc", "Reply-To", "Sender",
+                             "Resent-From", "Resent-To", "Resent-Cc", "Mail-Followup-To", "Return-Path", "Disposition-Notification-To"}) {
+      if (HasField(line, name) && line.find(':') != std::string_view::npos) folded = line;
+    }
+    return true;
+  });
+  check(folded);
+  if (reason) return reason;
+  if (multiparts > 0 && boundaries > 2 * kMaxParts) {
+    return absl::StrCat("it has more than ", kMaxParts, " parts");
+  }
+  if (multiparts > kMaxDepth || nested > 10 * kMaxDepth) return absl::StrCat("it is nested more than ", kMaxDepth, " deep");
+  return std::nullopt;
+}
+
+std::string DecodeHeader(std::string_view value) {
+  std::string out;
+  std::string pending;  // bytes of adjacent encoded words of one charset: a character may be split between them
+  std::string charset;
+  auto flush = [&] {
+    if (!charset.empty()) out += ToUtf8(pending, charset);
+    pending.clear();
+    charset.clear();
+  };
+  size_t at = 0;
+  size_t plain = 0;
+  auto take_plain = [&](size_t end) {
+    const std::string_view text = value.substr(plain, end - plain);
+    const bool blank = text.find_first_not_of(" \t\r\n") == std::string_view::npos;
+    if (!charset.empty() && blank && end < value.size()) return;  // blanks between encoded words do not count
+    flush();
+    out += ToUtf8(text, "");
+  };
+  while (at < value.size()) {
+    EncodedWord word;
+    if (value[at] != '=' || at + 1 >= value.size() || value[at + 1] != '?' || !ParseEncodedWord(value, at, word)) {
+      ++at;
+      continue;
+    }
+    take_plain(at);
+    if (word.charset != charset) flush();
+    charset = word.charset;
+    pending += word.bytes;
+    at = plain = word.end;
+  }
+  if (plain < value.size()) take_plain(value.size());
+  flush();
+  std::erase_if(out, [](char c) { return c == '\r' || c == '\n'; });
+  return out;
+}
+
+std::vector<std::string> ParseIds(std::string_view value) {
+  constexpr size_t kMaxIds = 200;
+  constexpr size_t kMaxId = 998;
+  std::vector<std::string> out;
+  auto add = [&out](std::string_view id) {
+    std::string clean;
+    for (char c : id) {
+      if (static_cast<unsigned char>(c) > 0x20 && c != '<' && c != '>') clean.push_back(c);
+    }
+    if (!clean.empty() && clean.size() <= kMaxId && out.size() < kMaxIds) out.push_back(ToUtf8(clean, ""));
+  };
+  size_t at = 0;
+  bool brackets = false;
+  while ((at = value.find('<', at)) != std::string_view::npos) {
+    const size_t close = value.find('>', at);
+    if (close == std::string_view::npos) break;
+    add(value.substr(at + 1, close - at - 1));
+    brackets = true;
+    at = close + 1;
+  }
+  if (!brackets) {
+    size_t begin = 0;
+    while (begin < value.size()) {
+      size_t end = value.find_first_of(" \t,", begin);
+      if (end == std::string_view::npos) end = value.size();
+      if (value.substr(begin, end - begin).find('@') != std::string_view::npos) add(value.substr(begin, end - begin));
+      begin = end + 1;
+    }
+    if (out.empty()) add(value.substr(0, kMaxId));
+  }
+  return out;
+}
+
+bool ParseDate(std::string_view value, int64_t& unix_seconds) {
+  if (value.empty() || value.size() > 200) return false;
+  const std::string text(value);
+  GDateTime* date = g_mime_utils_header_decode_date(text.c_str());
+  if (date == nullptr) return false;
+  unix_seconds = g_date_time_to_unix(date);
+  g_date_time_unref(date);
+  return true;
+}
+
+ParsedMail ScanHeaders(std::string_view raw) {
+  constexpr size_t kMaxAddresses = 200;
+  constexpr size_t kMaxSubject = 10'000;
+  const std::string_view block = HeaderBlock(raw).substr(0, 4 * kMaxHeaderBytes);
+  auto header = [&block](std::string_view name) {
+    std::string value = RawHeader(block, name);
+    if (value.size() > 64 << 10) value.resize(64 << 10);
+    return value;
+  };
+  ParsedMail out;
+  AddAddresses(header("From"), out.mutable_from(), 1);
+  AddAddresses(header("Reply-To"), out.mutable_reply_to(), kMaxAddresses);
+  AddAddresses(header("To"), out.mutable_to(), kMaxAddresses);
+  AddAddresses(header("Cc"), out.mutable_cc(), kMaxAddresses);
+  const std::string subject = header("Subject");
+  out.set_subject(DecodeHeader(std::string_view(subject).substr(0, kMaxSubject)));
+  int64_t date = 0;
+  if (ParseDate(header("Date"), date)) {
+    out.set_has_date(true);
+    out.set_date_unix(date);
+  }
+  const std::vector<std::string> ids = ParseIds(header("Message-ID"));
+  if (!ids.empty()) out.set_message_id(ids[0]);
+  for (const std::string& id : ParseIds(header("In-Reply-To"))) out.add_in_reply_to(id);
+  for (const std::string& id : ParseIds(header("References"))) out.add_references(id);
+  return out;
+}
+
+}  // namespace poststelle::mail

@@ -1,0 +1,220 @@
+// Names, connections and certificates against a real TLS server (openssl s_server) on this machine.
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <optional>
+#include <sstream>
+
+#include "libs/async/runtime.h"
+#include "libs/base/ids.h"
+#include "libs/net/dialer.h"
+
+namespace poststelle::net {
+namespace {
+
+using async::Task;
+
+// A socket that listens and never answers; its port is free for nobody else.
+class SilentServer {
+ public:
+  SilentServer() : fd_(socket(AF_INET, SOCK_STREAM, 0)) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    EXPECT_EQ(bind(fd_, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+    EXPECT_EQ(listen(fd_, 8), 0);
+    socklen_t size = sizeof address;
+    getsockname(fd_, reinterpret_cast<sockaddr*>(&address), &size);
+    port_ = ntohs(address.sin_port);
+  }
+  ~SilentServer() { Close(); }
+  void Close() {
+    if (fd_ >= 0) close(fd_);
+    fd_ = -1;
+  }
+  uint16_t port() const { return port_; }
+
+ private:
+  int fd_;
+  uint16_t port_ = 0;
+};
+
+class NetTest : public ::testing::Test {
+ protected:
+  NetTest() : directory_(std::filesystem::temp_directory_path() / ("poststelle-net-" + RandomId())) {
+    std::filesystem::create_directory(directory_);
+  }
+  ~NetTest() override {
+    if (server_ > 0) {
+      kill(server_, SIGKILL);
+      waitpid(server_, nullptr, 0);
+    }
+    std::filesystem::remove_all(directory_);
+  }
+
+  void Shell(const std::string& command) {
+    const std::string all = "cd " + directory_.string() + " && (" + command + ") >/dev/null 2>&1";
+    ASSERT_EQ(std::system(all.c_str()), 0) << command;
+  }
+
+  // A private authority and a server certificate for `name`, valid for `days` (negative: expired).
+  void MakeCertificate(const std::string& name, int days) {
+    Shell("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem -days 10 -subj "
+          "/CN=test-ca");
+    Shell("openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout s.key -out s.csr -subj /CN=server");
+    std::ofstream(directory_ / "ext") << "subjectAltName=DNS:" << name << "\n";
+    const std::string validity = days > 0 ? "-days " + std::to_string(days) : "-days -1";
+    Shell("openssl x509 -req -in s.csr -CA ca.pem -CAkey ca.key -CAcreateserial -extfile ext -out s.pem " + validity);
+  }
+
+  // Starts `openssl s_server`, which echoes lines in reverse (-rev).
+  uint16_t StartServer() {
+    SilentServer free_port;
+    const uint16_t port = free_port.port();
+    free_port.Close();
+    server_ = fork();
+    if (server_ == 0) {
+      if (chdir(directory_.c_str()) != 0) _exit(1);
+      if (freopen("/dev/null", "w", stdout) == nullptr || freopen("/dev/null", "w", stderr) == nullptr) _exit(1);
+      execlp("openssl", "openssl", "s_server", "-accept", ("127.0.0.1:" + std::to_string(port)).c_str(), "-cert", "s.pem",
+             "-key", "s.key", "-rev", nullptr);
+      _exit(1);
+    }
+    for (int i = 0; i < 200; ++i) {
+      if (Try(port, "", false).ok()) return port;
+      usleep(20'000);
+    }
+    ADD_FAILURE() << "openssl s_server did not start";
+    return port;
+  }
+
+  std::string Ca() const {
+    std::stringstream text;
+    text << std::ifstream(directory_ / "ca.pem").rdbuf();
+    return text.str();
+  }
+
+  Task<void> Connect(uint16_t port, TlsOptions options, bool tls, std::optional<absl::Status>& out) {
+    auto stream = co_await dialer_->Dial("localhost", port, absl::Seconds(5));
+    if (!stream.ok()) {
+      out = stream.status();
+      co_return;
+    }
+    if (!tls) {
+      out = absl::OkStatus();
+      co_return;
+    }
+    absl::Status started = co_await (*stream)->StartTls(options, absl::Milliseconds(1500));
+    if (!started.ok()) {
+      out = started;
+      co_return;
+    }
+    absl::Status written = co_await (*stream)->Write("abc\n", absl::Seconds(5));
+    std::string line;
+    char buffer[64];
+    while (written.ok() && line.find('\n') == std::string::npos) {
+      auto got = co_await (*stream)->ReadSome(buffer, sizeof buffer, absl::Seconds(5));
+      if (!got.ok()) {
+        written = got.status();
+        break;
+      }
+      line.append(buffer, *got);
+    }
+    if (written.ok() && line != "cba\n") written = absl::InternalError("unexpected answer " + line);
+    out = written;
+  }
+
+  absl::Status Try(uint16_t port, const std::string& name, bool tls, bool trust = true) {
+    TlsOptions options;
+    options.server_name = name;
+    if (trust && tls) options.ca_certificates_pem = Ca();
+    std::optional<absl::Status> out;
+    async::RunBlocking(runtime_.executor(), Connect(port, options, tls, out));
+    return *out;
+  }
+
+  std::filesystem::path directory_;
+  pid_t server_ = -1;
+  async::Runtime runtime_{2};
+  std::unique_ptr<Dialer> dialer_ = MakeTcpDialer(runtime_.executor());
+};
+
+TEST_F(NetTest, ATrustedServerIsSpokenToAndItsSessionResumed) {
+  MakeCertificate("mail.test", 5);
+  const uint16_t port = StartServer();
+  for (int i = 0; i < 3; ++i) {
+    const absl::Status status = Try(port, "mail.test", true);
+    EXPECT_TRUE(status.ok()) << status;
+  }
+}
+
+TEST_F(NetTest, AnotherNameIsRefused) {
+  MakeCertificate("mail.test", 5);
+  const absl::Status status = Try(StartServer(), "other.test", true);
+  EXPECT_EQ(GetNetError(status), NetError::kCertificateName) << status;
+  EXPECT_NE(std::string(status.message()).find("other.test"), std::string::npos);
+}
+
+TEST_F(NetTest, AnUnknownIssuerIsRefused) {
+  MakeCertificate("mail.test", 5);
+  EXPECT_EQ(GetNetError(Try(StartServer(), "mail.test", true, false)), NetError::kCertificateIssuer);
+}
+
+TEST_F(NetTest, AnExpiredCertificateIsRefused) {
+  MakeCertificate("mail.test", -1);
+  const absl::Status status = Try(StartServer(), "mail.test", true);
+  EXPECT_EQ(GetNetError(status), NetError::kCertificateExpired) << status;
+}
+
+TEST_F(NetTest, AServerThatSaysNothingInTheHandshakeTimesOut) {
+  MakeCertificate("mail.test", 5);
+  SilentServer silent;
+  EXPECT_EQ(GetNetError(Try(silent.port(), "mail.test", true)), NetError::kTimeout);
+}
+
+TEST_F(NetTest, ARefusedPortNamesHostAndPort) {
+  SilentServer taken;
+  taken.Close();
+  const absl::Status status = Try(taken.port(), "", false);
+  EXPECT_EQ(GetNetError(status), NetError::kConnect);
+  EXPECT_NE(std::string(status.message()).find("localhost port " + std::to_string(taken.port())), std::string::npos) << status;
+}
+
+Task<void> DialName(Dialer& dialer, std::string host, std::optional<absl::Status>& out) {
+  auto stream = co_await dialer.Dial(host, 143, absl::Seconds(8));
+  out = stream.status();
+}
+
+TEST_F(NetTest, AnUnknownNameSaysSoWithinTheDeadline) {
+  std::optional<absl::Status> out;
+  async::RunBlocking(runtime_.executor(), DialName(*dialer_, "no-such-host.invalid", out));
+  EXPECT_TRUE(GetNetError(*out) == NetError::kResolve) << *out;
+}
+
+Task<void> Hang(Dialer& dialer, uint16_t port, std::optional<absl::Status>& out) {
+  auto stream = co_await dialer.Dial("127.0.0.1", port, absl::Seconds(5));
+  char buffer[8];
+  auto got = co_await (*stream)->ReadSome(buffer, sizeof buffer, absl::Minutes(10));
+  out = got.status();
+}
+
+TEST_F(NetTest, CancellingEndsAReadAtOnce) {
+  SilentServer silent;
+  std::optional<absl::Status> out;
+  async::TaskScope scope(runtime_.executor());
+  scope.Spawn(Hang(*dialer_, silent.port(), out));
+  usleep(100'000);
+  scope.Cancel();
+  scope.JoinBlocking();
+  EXPECT_EQ(GetNetError(*out), NetError::kCancelled);
+}
+
+}  // namespace
+}  // namespace poststelle::net

@@ -1,0 +1,182 @@
+#include "libs/net/tcp_stream.h"
+
+#include <asio/experimental/as_tuple.hpp>
+#include <asio/use_awaitable.hpp>
+#include <openssl/err.h>
+
+#include <cerrno>
+#include <cstring>
+#include <system_error>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "libs/base/sv.h"
+
+namespace poststelle::net {
+namespace {
+
+constexpr auto kUse = asio::experimental::as_tuple(asio::use_awaitable);
+
+}  // namespace
+
+// Outlives the stream until the timer's last handler has run.
+struct TcpStream::Core {
+  explicit Core(asio::ip::tcp::socket s) : socket(std::move(s)), timer(socket.get_executor()) {}
+  asio::ip::tcp::socket socket;
+  asio::steady_timer timer;
+  uint64_t armed = 0;  // counts up, so that a late expiry never hits the next operation
+  bool expired = false;
+};
+
+TcpStream::TcpStream(asio::ip::tcp::socket socket, std::shared_ptr<TlsContexts> contexts, std::string peer)
+    : core_(std::make_shared<Core>(std::move(socket))), contexts_(std::move(contexts)), peer_(std::move(peer)) {}
+
+TcpStream::~TcpStream() { Close(); }
+
+void TcpStream::Close() {
+  ++core_->armed;
+  core_->timer.cancel();
+  asio::error_code ignored;  // closing twice, or what the peer has closed, changes nothing
+  core_->socket.close(ignored);
+}
+
+absl::Status TcpStream::Fail(NetError error, const std::string& message) {
+  Close();
+  return MakeNetError(error, message);
+}
+
+void TcpStream::Arm(absl::Time deadline) {
+  const uint64_t turn = ++core_->armed;
+  core_->expired = false;
+  core_->timer.expires_after(absl::ToChronoNanoseconds(std::max(deadline - absl::Now(), absl::ZeroDuration())));
+  core_->timer.async_wait([core = core_, turn](asio::error_code error) {
+    if (error || core->armed != turn) return;
+    core->expired = true;
+    asio::error_code ignored;  // the socket may be closed by now, then there is nothing to end
+    core->socket.cancel(ignored);
+  });
+}
+
+asio::awaitable<absl::Status> TcpStream::Wait(Ready what, absl::Time deadline, absl::Duration timeout,
+                                              std::string_view doing) {
+  Arm(deadline);
+  const auto type = what == Ready::kRead ? asio::socket_base::wait_read : asio::socket_base::wait_write;
+  auto [error] = co_await core_->socket.async_wait(type, kUse);
+  ++core_->armed;
+  core_->timer.cancel();
+  if (core_->expired) {
+    co_return Fail(NetError::kTimeout, absl::StrCat("no ", Av(doing), " within ", absl::FormatDuration(timeout), "."));
+  }
+  if (error == asio::error::operation_aborted) co_return Fail(NetError::kCancelled, "the connection was given up");
+  if (error) co_return Fail(NetError::kIo, absl::StrCat("the connection failed: ", error.message(), "."));
+  co_return absl::OkStatus();
+}
+
+asio::awaitable<absl::Status> TcpStream::Connect(asio::ip::tcp::endpoint endpoint, absl::Duration timeout) {
+  Arm(absl::Now() + timeout);
+  auto [error] = co_await core_->socket.async_connect(endpoint, kUse);
+  ++core_->armed;
+  core_->timer.cancel();
+  if (core_->expired) {
+    co_return Fail(NetError::kTimeout, absl::StrCat("no connection within ", absl::FormatDuration(timeout), "."));
+  }
+  if (error == asio::error::operation_aborted) co_return Fail(NetError::kCancelled, "the connection was given up");
+  if (error) co_return Fail(NetError::kConnect, absl::StrCat(endpoint.address().to_string(), ": ", error.message()));
+  asio::error_code ignored;  // performance and liveness hints; a socket without them works
+  core_->socket.set_option(asio::ip::tcp::no_delay(true), ignored);
+  core_->socket.set_option(asio::socket_base::keep_alive(true), ignored);
+  core_->socket.non_blocking(true);
+  core_->socket.native_non_blocking(true);
+  co_return absl::OkStatus();
+}
+
+asio::awaitable<absl::StatusOr<size_t>> TcpStream::ReadSome(char* buffer, size_t size, absl::Duration timeout) {
+  const absl::Time deadline = absl::Now() + timeout;
+  while (true) {
+    if (!core_->socket.is_open()) co_return MakeNetError(NetError::kClosed, "the connection is closed.");
+    Ready next = Ready::kRead;
+    if (ssl_ != nullptr) {
+      ERR_clear_error();
+      size_t got = 0;
+      const int rc = SSL_read_ex(ssl_.get(), buffer, size, &got);
+      if (rc == 1) co_return got;
+      const int why = SSL_get_error(ssl_.get(), rc);
+      if (why == SSL_ERROR_ZERO_RETURN) co_return Fail(NetError::kClosed, "the server closed the connection.");
+      if (why == SSL_ERROR_WANT_WRITE) {
+        next = Ready::kWrite;
+      } else if (why != SSL_ERROR_WANT_READ) {
+        co_return Fail(NetError::kClosed, "the connection ended without the TLS farewell, so it may have been cut.");
+      }
+    } else {
+      const ssize_t got = ::recv(core_->socket.native_handle(), buffer, size, 0);
+      if (got > 0) co_return static_cast<size_t>(got);
+      if (got == 0) co_return Fail(NetError::kClosed, "the server closed the connection.");
+      if (errno == EINTR) continue;
+      if (errno != EAGAIN) co_return Fail(NetError::kClosed, absl::StrCat("the connection broke: ", std::strerror(errno), "."));
+    }
+    absl::Status ready = co_await Wait(next, deadline, timeout, "answer");
+    if (!ready.ok()) co_return ready;
+  }
+}
+
+asio::awaitable<absl::Status> TcpStream::Write(std::string_view bytes, absl::Duration timeout) {
+  const absl::Time deadline = absl::Now() + timeout;
+  while (!bytes.empty()) {
+    if (!core_->socket.is_open()) co_return MakeNetError(NetError::kClosed, "the connection is closed.");
+    Ready next = Ready::kWrite;
+    if (ssl_ != nullptr) {
+      ERR_clear_error();
+      size_t sent = 0;
+      const int rc = SSL_write_ex(ssl_.get(), bytes.data(), bytes.size(), &sent);
+      if (rc == 1) {
+        bytes.remove_prefix(sent);
+        continue;
+      }
+      const int why = SSL_get_error(ssl_.get(), rc);
+      if (why == SSL_ERROR_WANT_READ) {
+        next = Ready::kRead;
+      } else if (why != SSL_ERROR_WANT_WRITE) {
+        co_return Fail(NetError::kClosed, "the server closed the connection.");
+      }
+    } else {
+      const ssize_t sent = ::send(core_->socket.native_handle(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
+      if (sent >= 0) {
+        bytes.remove_prefix(static_cast<size_t>(sent));
+        continue;
+      }
+      if (errno == EINTR) continue;
+      if (errno != EAGAIN) co_return Fail(NetError::kClosed, absl::StrCat("the connection broke: ", std::strerror(errno), "."));
+    }
+    absl::Status ready = co_await Wait(next, deadline, timeout, "room to send");
+    if (!ready.ok()) co_return ready;
+  }
+  co_return absl::OkStatus();
+}
+
+asio::awaitable<absl::Status> TcpStream::StartTls(const TlsOptions& options, absl::Duration timeout) {
+  const absl::Time deadline = absl::Now() + timeout;
+  auto made = contexts_->NewClient(options, peer_, core_->socket.native_handle());
+  if (!made.ok()) {
+    Close();
+    co_return made.status();
+  }
+  SslPtr ssl = *std::move(made);
+  while (true) {
+    ERR_clear_error();
+    const int rc = SSL_do_handshake(ssl.get());
+    if (rc == 1) break;
+    const int why = SSL_get_error(ssl.get(), rc);
+    if (why != SSL_ERROR_WANT_READ && why != SSL_ERROR_WANT_WRITE) {
+      absl::Status explained = ExplainHandshake(ssl.get(), options.server_name);
+      Close();
+      co_return explained;
+    }
+    absl::Status ready = co_await Wait(why == SSL_ERROR_WANT_READ ? Ready::kRead : Ready::kWrite, deadline, timeout,
+                                       "answer to the TLS handshake");
+    if (!ready.ok()) co_return ready;
+  }
+  ssl_ = std::move(ssl);
+  co_return absl::OkStatus();
+}
+
+}  // namespace poststelle::net

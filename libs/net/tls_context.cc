@@ -1,0 +1,164 @@
+#include "libs/net/tls_context.h"
+
+#include <asio/ip/address.hpp>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/x509v3.h>
+
+#include "absl/strings/str_cat.h"
+#include "libs/base/ids.h"
+
+namespace poststelle::net {
+namespace {
+
+constexpr size_t kMaxStores = 256;
+constexpr size_t kMaxSessions = 10'000;
+
+// The last error of OpenSSL in words; clears the queue.
+std::string LastError() {
+  const unsigned long code = ERR_get_error();
+  ERR_clear_error();
+  const char* text = code == 0 ? nullptr : ERR_reason_error_string(code);
+  return text == nullptr ? "the connection was closed during the handshake" : text;
+}
+
+bool LoadPem(X509_STORE* store, const std::string& pem) {
+  std::unique_ptr<BIO, decltype(&BIO_free)> bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())), BIO_free);
+  int loaded = 0;
+  while (X509* certificate = PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr)) {
+    if (X509_STORE_add_cert(store, certificate) == 1) ++loaded;
+    X509_free(certificate);
+  }
+  ERR_clear_error();
+  return loaded > 0;
+}
+
+std::string DateOf(const ASN1_TIME* time) {
+  std::tm tm{};
+  if (time == nullptr || ASN1_TIME_to_tm(time, &tm) != 1) return "an unknown date";
+  return absl::StrCat(tm.tm_year + 1900, "-", tm.tm_mon < 9 ? "0" : "", tm.tm_mon + 1, "-", tm.tm_mday < 10 ? "0" : "",
+                      tm.tm_mday);
+}
+
+}  // namespace
+
+struct TlsContexts::Store {
+  SSL_CTX* context = nullptr;
+  std::mutex mutex;
+  std::map<std::string, SSL_SESSION*> sessions;  // by peer
+
+  ~Store() {
+    for (auto& [peer, session] : sessions) SSL_SESSION_free(session);
+    SSL_CTX_free(context);
+  }
+};
+
+namespace {
+
+// Called by OpenSSL when the server hands out a session; returning 1 keeps the reference.
+int KeepSession(SSL* ssl, SSL_SESSION* session) {
+  auto* store = static_cast<TlsContexts::Store*>(SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl)));
+  const auto* peer = static_cast<const std::string*>(SSL_get_app_data(ssl));
+  if (peer == nullptr) return 0;
+  std::lock_guard lock(store->mutex);
+  if (store->sessions.size() >= kMaxSessions && !store->sessions.contains(*peer)) return 0;
+  SSL_SESSION*& slot = store->sessions[*peer];
+  if (slot != nullptr) SSL_SESSION_free(slot);
+  slot = session;
+  return 1;
+}
+
+// Freed with the SSL object it belongs to.
+void FreePeer(void*, void* pointer, CRYPTO_EX_DATA*, int, long, void*) { delete static_cast<std::string*>(pointer); }
+
+int PeerIndex() {
+  static const int index = SSL_get_ex_new_index(0, nullptr, nullptr, nullptr, FreePeer);
+  return index;
+}
+
+absl::StatusOr<std::shared_ptr<TlsContexts::Store>> MakeStore(const std::string& pem) {
+  auto store = std::make_shared<TlsContexts::Store>();
+  store->context = SSL_CTX_new(TLS_client_method());
+  SSL_CTX* context = store->context;
+  SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION);
+  SSL_CTX_set_verify(context, SSL_VERIFY_PEER, nullptr);
+  SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+  SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+  SSL_CTX_set_app_data(context, store.get());
+  SSL_CTX_sess_set_new_cb(context, KeepSession);
+  const bool loaded = pem.empty() ? SSL_CTX_set_default_verify_paths(context) == 1
+                                  : LoadPem(SSL_CTX_get_cert_store(context), pem);
+  if (!loaded) return MakeNetError(NetError::kTls, "the trusted certificates could not be read");
+  return store;
+}
+
+}  // namespace
+
+TlsContexts::TlsContexts() = default;
+TlsContexts::~TlsContexts() = default;
+
+absl::StatusOr<SslPtr> TlsContexts::NewClient(const TlsOptions& options, const std::string& peer, int fd) {
+  std::shared_ptr<Store> store;
+  {
+    std::lock_guard lock(mutex_);
+    const std::string key = Sha256(options.ca_certificates_pem);
+    auto it = stores_.find(key);
+    if (it == stores_.end()) {
+      auto made = MakeStore(options.ca_certificates_pem);
+      if (!made.ok()) return made.status();
+      if (stores_.size() >= kMaxStores) stores_.clear();  // streams keep their context through SSL's own reference
+      it = stores_.emplace(key, *made).first;
+    }
+    store = it->second;
+  }
+  SslPtr ssl(SSL_new(store->context));
+  if (ssl == nullptr || SSL_set_fd(ssl.get(), fd) != 1) return MakeNetError(NetError::kTls, LastError());
+  SSL_set_connect_state(ssl.get());
+  asio::error_code not_literal;
+  asio::ip::make_address(options.server_name, not_literal);
+  X509_VERIFY_PARAM* verify = SSL_get0_param(ssl.get());
+  if (not_literal) {
+    SSL_set_tlsext_host_name(ssl.get(), options.server_name.c_str());
+    X509_VERIFY_PARAM_set_hostflags(verify, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+    X509_VERIFY_PARAM_set1_host(verify, options.server_name.c_str(), options.server_name.size());
+  } else {
+    X509_VERIFY_PARAM_set1_ip_asc(verify, options.server_name.c_str());
+  }
+  auto* name = new std::string(peer + "/" + options.server_name);
+  SSL_set_ex_data(ssl.get(), PeerIndex(), name);  // owns it
+  SSL_set_app_data(ssl.get(), name);
+  std::lock_guard lock(store->mutex);
+  if (auto it = store->sessions.find(*name); it != store->sessions.end()) SSL_set_session(ssl.get(), it->second);
+  return ssl;
+}
+
+absl::Status ExplainHandshake(SSL* ssl, const std::string& server_name) {
+  const long verdict = SSL_get_verify_result(ssl);
+  X509* certificate = SSL_get0_peer_certificate(ssl);
+  switch (verdict) {
+    case X509_V_OK:
+      return MakeNetError(NetError::kTls, absl::StrCat("the TLS handshake failed: ", LastError(), "."));
+    case X509_V_ERR_CERT_HAS_EXPIRED:
+      ERR_clear_error();
+      return MakeNetError(NetError::kCertificateExpired,
+                          absl::StrCat("the certificate of ", server_name, " expired on ",
+                                       DateOf(certificate == nullptr ? nullptr : X509_get0_notAfter(certificate)), "."));
+    case X509_V_ERR_CERT_NOT_YET_VALID:
+      ERR_clear_error();
+      return MakeNetError(NetError::kCertificateExpired,
+                          absl::StrCat("the certificate of ", server_name, " is not valid before ",
+                                       DateOf(certificate == nullptr ? nullptr : X509_get0_notBefore(certificate)), "."));
+    case X509_V_ERR_HOSTNAME_MISMATCH:
+    case X509_V_ERR_IP_ADDRESS_MISMATCH:
+      ERR_clear_error();
+      return MakeNetError(NetError::kCertificateName,
+                          absl::StrCat("the certificate is not made out to ", server_name, "."));
+    default:
+      ERR_clear_error();
+      return MakeNetError(NetError::kCertificateIssuer,
+                          absl::StrCat("the certificate of ", server_name, " is not trusted: ",
+                                       X509_verify_cert_error_string(verdict), "."));
+  }
+}
+
+}  // namespace poststelle::net

@@ -1,0 +1,74 @@
+// Hands a bidirectional stream over to coroutines of ours: one may read while another writes.
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+
+#include <atomic>
+#include <memory>
+#include <optional>
+
+#include "libs/async/runtime.h"
+
+namespace poststelle::rpc {
+
+// Shared by gRPC (until OnDone) and the coroutines. One Read and one Write at a time.
+template <typename Request, typename Response>
+class Bidi : public grpc::ServerBidiReactor<Request, Response> {
+ public:
+  explicit Bidi(const asio::any_io_executor& executor) : read_(executor), written_(executor) {}
+
+  // The next request; empty when the client is done, gone, or the call was finished.
+  async::Task<std::optional<Request>> Read() {
+    read_done_ = false;
+    this->StartRead(&request_);
+    while (!read_done_) (co_await read_.Wait(absl::Seconds(10))).IgnoreError();
+    if (!read_ok_) co_return std::nullopt;
+    co_return request_;
+  }
+
+  // False when the client is gone.
+  async::Task<bool> Write(const Response& response) {
+    if (cancelled_) co_return false;
+    write_done_ = false;
+    this->StartWrite(&response);
+    while (!write_done_) (co_await written_.Wait(absl::Seconds(10))).IgnoreError();
+    co_return write_ok_;
+  }
+  bool cancelled() const { return cancelled_; }
+
+  static Bidi* Run(std::shared_ptr<Bidi> stream, const asio::any_io_executor& executor, async::Task<grpc::Status> handler) {
+    stream->self_ = stream;
+    async::Spawn(executor, Drive(stream, std::move(handler)));
+    return stream.get();
+  }
+
+ private:
+  static async::Task<void> Drive(std::shared_ptr<Bidi> stream, async::Task<grpc::Status> handler) {
+    grpc::Status status = co_await std::move(handler);
+    stream->Finish(status);
+  }
+  void OnReadDone(bool ok) override {
+    read_ok_ = ok;
+    read_done_ = true;
+    read_.Notify();
+  }
+  void OnWriteDone(bool ok) override {
+    write_ok_ = ok;
+    write_done_ = true;
+    written_.Notify();
+  }
+  void OnCancel() override { cancelled_ = true; }
+  void OnDone() override { auto last = std::move(self_); }
+
+  std::shared_ptr<Bidi> self_;
+  Request request_;
+  async::Event read_;
+  async::Event written_;
+  std::atomic<bool> read_done_{false};
+  std::atomic<bool> read_ok_{false};
+  std::atomic<bool> write_done_{false};
+  std::atomic<bool> write_ok_{false};
+  std::atomic<bool> cancelled_{false};
+};
+
+}  // namespace poststelle::rpc

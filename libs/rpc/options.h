@@ -1,0 +1,39 @@
+// Options of a service: flags that are also environment variables.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <optional>
+#include <string>
+
+#include "absl/time/time.h"
+
+namespace poststelle::rpc {
+
+// What every service has.
+struct CommonOptions {
+  std::string listen = "127.0.0.1:0";
+  std::string port_file;
+  std::string metrics_address = "127.0.0.1:0";
+  std::string log_level = "info";
+};
+
+// Collects the options of one service. `--max-sessions` is also POSTSTELLE_FETCHER_MAX_SESSIONS for the service "fetcher".
+class Options {
+ public:
+  Options(const std::string& service, const std::string& description);
+  void Text(const std::string& flag, std::string& value, const std::string& help, bool required = false);
+  void Number(const std::string& flag, int64_t& value, const std::string& help, int64_t low, int64_t high);
+  // "10s", "500ms", "5m".
+  void Duration(const std::string& flag, absl::Duration& value, const std::string& help);
+  CommonOptions& common() { return common_; }
+  // Empty to go on; otherwise the exit code (0 after --help and --version, 2 after a mistake, which is then on stderr).
+  std::optional<int> Parse(int argc, char** argv);
+
+ private:
+  CLI::Option* Named(CLI::Option* option, const std::string& flag);
+  CLI::App app_;
+  const std::string prefix_;
+  CommonOptions common_;
+};
+
+}  // namespace poststelle::rpc

@@ -1,0 +1,68 @@
+// Hands a server-streaming call over to a coroutine of ours.
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+
+#include <atomic>
+#include <memory>
+
+#include "libs/async/runtime.h"
+
+namespace poststelle::rpc {
+
+// What the coroutine writes to. Shared by gRPC (until OnDone) and the coroutine. One Write at a time, so a slow client holds
+// up its own stream and nothing else.
+template <typename Response>
+class StreamOut : public grpc::ServerWriteReactor<Response>, public std::enable_shared_from_this<StreamOut<Response>> {
+ public:
+  explicit StreamOut(const asio::any_io_executor& executor) : written_(executor), cancelled_event_(executor) {}
+
+  // False when the client is gone.
+  async::Task<bool> Write(const Response& response) {
+    if (cancelled_) co_return false;
+    write_done_ = false;
+    this->StartWrite(&response);
+    while (!write_done_) (co_await written_.Wait(absl::Seconds(10))).IgnoreError();
+    co_return write_ok_;
+  }
+
+  // Waits; true as soon as the client is gone.
+  async::Task<bool> WaitOrCancelled(absl::Duration duration) {
+    if (!cancelled_) (co_await cancelled_event_.Wait(duration)).IgnoreError();
+    co_return cancelled_;
+  }
+  bool cancelled() const { return cancelled_; }
+
+  // Starts `handler` with this stream, which keeps itself alive until gRPC and the coroutine are both done.
+  static StreamOut* Run(std::shared_ptr<StreamOut> stream, const asio::any_io_executor& executor,
+                        async::Task<grpc::Status> handler) {
+    stream->self_ = stream;
+    async::Spawn(executor, Drive(stream, std::move(handler)));
+    return stream.get();
+  }
+
+ private:
+  static async::Task<void> Drive(std::shared_ptr<StreamOut> stream, async::Task<grpc::Status> handler) {
+    grpc::Status status = co_await std::move(handler);
+    stream->Finish(status);
+  }
+  void OnWriteDone(bool ok) override {
+    write_ok_ = ok;
+    write_done_ = true;
+    written_.Notify();
+  }
+  void OnCancel() override {
+    cancelled_ = true;
+    cancelled_event_.Notify();
+  }
+  void OnDone() override { auto last = std::move(self_); }
+
+  std::shared_ptr<StreamOut> self_;
+  async::Event written_;
+  async::Event cancelled_event_;
+  std::atomic<bool> write_done_{false};
+  std::atomic<bool> write_ok_{false};
+  std::atomic<bool> cancelled_{false};
+};
+
+}  // namespace poststelle::rpc

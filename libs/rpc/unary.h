@@ -1,0 +1,22 @@
+// Hands a unary call over from gRPC's threads to a coroutine of ours.
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+
+#include "libs/async/runtime.h"
+
+namespace poststelle::rpc {
+
+inline async::Task<void> FinishWith(grpc::ServerUnaryReactor* reactor, async::Task<grpc::Status> handler) {
+  reactor->Finish(co_await std::move(handler));
+}
+
+// Runs `handler` on `executor` and finishes the call with its status. Request and response live until then.
+inline grpc::ServerUnaryReactor* Unary(grpc::CallbackServerContext* context, const asio::any_io_executor& executor,
+                                       async::Task<grpc::Status> handler) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  async::Spawn(executor, FinishWith(reactor, std::move(handler)));
+  return reactor;
+}
+
+}  // namespace poststelle::rpc

@@ -1,0 +1,39 @@
+// Encryption of secrets at rest.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include "libs/base/secret_string.h"
+
+namespace poststelle::secrets {
+
+// Seals and opens secrets with keys from a file: lines "key <id> <64 hex digits>", the first one encrypts, all decrypt.
+// Thread-safe (immutable after opening).
+class Vault {
+ public:
+  // Reads the key file, or makes one with a random key (mode 0600) where there is none. Errors name the file and the fix:
+  // readable by others, malformed, not writable.
+  static absl::StatusOr<std::unique_ptr<Vault>> OpenOrCreate(const std::string& path);
+
+  // AES-256-GCM under a fresh data key, which is wrapped by the first key. `record_identity` is authenticated with it.
+  absl::StatusOr<std::string> Seal(const SecretString& secret, std::string_view record_identity) const;
+
+  // Errors: kNotFound for a key id that the file does not hold, kDataLoss for a value that was altered, truncated or
+  // sealed for another record.
+  absl::StatusOr<SecretString> Open(std::string_view sealed, std::string_view record_identity) const;
+
+ private:
+  std::map<std::string, SecretString> keys_;
+  std::string first_;
+};
+
+// A random bearer token in a file of its own (mode 0600), made where there is none.
+absl::StatusOr<SecretString> LoadOrCreateToken(const std::string& path);
+// The token that another service made; kNotFound while the file does not exist yet.
+absl::StatusOr<SecretString> LoadToken(const std::string& path);
+
+}  // namespace poststelle::secrets

@@ -1,0 +1,83 @@
+#include "libs/secrets/vault.h"
+
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "libs/base/ids.h"
+
+namespace poststelle::secrets {
+namespace {
+
+class VaultTest : public ::testing::Test {
+ protected:
+  VaultTest() { std::filesystem::create_directory(directory_); }
+  ~VaultTest() override { std::filesystem::remove_all(directory_); }
+  std::string Path(const std::string& name) const { return (directory_ / name).string(); }
+  const std::filesystem::path directory_ = std::filesystem::temp_directory_path() / ("poststelle-vault-" + RandomId());
+};
+
+TEST_F(VaultTest, WhatWasSealedOpensAfterARestartAndForItsRecordOnly) {
+  std::string sealed;
+  {
+    auto vault = Vault::OpenOrCreate(Path("key"));
+    ASSERT_TRUE(vault.ok()) << vault.status();
+    auto s = (*vault)->Seal(SecretString("pässword"), "mailboxes/a/password");
+    ASSERT_TRUE(s.ok());
+    sealed = *s;
+    EXPECT_EQ(sealed.find("pässword"), std::string::npos);
+  }
+  auto vault = Vault::OpenOrCreate(Path("key"));
+  ASSERT_TRUE(vault.ok());
+  auto open = (*vault)->Open(sealed, "mailboxes/a/password");
+  ASSERT_TRUE(open.ok());
+  EXPECT_EQ(open->Reveal(), "pässword");
+  EXPECT_TRUE(absl::IsDataLoss((*vault)->Open(sealed, "mailboxes/b/password").status()));
+}
+
+TEST_F(VaultTest, EveryAlteredByteIsNoticed) {
+  auto vault = Vault::OpenOrCreate(Path("key"));
+  ASSERT_TRUE(vault.ok());
+  const std::string sealed = *(*vault)->Seal(SecretString("secret"), "r");
+  for (size_t i = 0; i < sealed.size(); ++i) {
+    std::string altered = sealed;
+    altered[i] = static_cast<char>(altered[i] ^ 1);
+    EXPECT_FALSE((*vault)->Open(altered, "r").ok()) << i;
+    EXPECT_FALSE((*vault)->Open(sealed.substr(0, i), "r").ok()) << i;
+  }
+}
+
+TEST_F(VaultTest, AnotherKeyFileSaysSo) {
+  auto one = Vault::OpenOrCreate(Path("one"));
+  auto two = Vault::OpenOrCreate(Path("two"));
+  ASSERT_TRUE(one.ok() && two.ok());
+  EXPECT_TRUE(absl::IsNotFound((*two)->Open(*(*one)->Seal(SecretString("x"), "r"), "r").status()));
+}
+
+TEST_F(VaultTest, AKeyFileThatOthersMayReadIsRefused) {
+  ASSERT_TRUE(Vault::OpenOrCreate(Path("key")).ok());
+  ASSERT_EQ(chmod(Path("key").c_str(), 0644), 0);
+  auto vault = Vault::OpenOrCreate(Path("key"));
+  ASSERT_FALSE(vault.ok());
+  EXPECT_NE(std::string(vault.status().message()).find("chmod 600"), std::string::npos);
+}
+
+TEST_F(VaultTest, AMalformedKeyFileNamesTheLine) {
+  std::ofstream(Path("key")) << "key a b\n";
+  ASSERT_EQ(chmod(Path("key").c_str(), 0600), 0);
+  auto vault = Vault::OpenOrCreate(Path("key"));
+  ASSERT_FALSE(vault.ok());
+  EXPECT_NE(std::string(vault.status().message()).find("key:1"), std::string::npos);
+}
+
+TEST_F(VaultTest, TokensAreMadeOnce) {
+  EXPECT_TRUE(absl::IsNotFound(LoadToken(Path("token")).status()));
+  auto token = LoadOrCreateToken(Path("token"));
+  ASSERT_TRUE(token.ok());
+  EXPECT_EQ(LoadOrCreateToken(Path("token"))->Reveal(), token->Reveal());
+}
+
+}  // namespace
+}  // namespace poststelle::secrets

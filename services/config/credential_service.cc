@@ -1,0 +1,54 @@
+#include "services/config/credential_service.h"
+
+#include <openssl/crypto.h>
+
+#include "absl/strings/match.h"
+#include "libs/rpc/status.h"
+#include "libs/rpc/unary.h"
+#include "services/config/mailbox_service.h"
+#include "services/config/mailbox_validator.h"
+
+namespace poststelle::config {
+
+grpc::Status CredentialService::Authorize(const grpc::CallbackServerContext& context) const {
+  auto it = context.client_metadata().find("authorization");
+  if (it == context.client_metadata().end()) {
+    return rpc::Error(grpc::StatusCode::UNAUTHENTICATED, "TOKEN_MISSING", "credentials are for the fetcher's identity only");
+  }
+  const std::string given(it->second.data(), it->second.size());
+  const std::string wanted = "Bearer " + std::string(token_.Reveal());
+  const bool same = given.size() == wanted.size() && CRYPTO_memcmp(given.data(), wanted.data(), wanted.size()) == 0;
+  if (same) return grpc::Status::OK;
+  return rpc::Error(grpc::StatusCode::UNAUTHENTICATED, "TOKEN_UNKNOWN", "this token is not the fetcher's");
+}
+
+grpc::ServerUnaryReactor* CredentialService::GetCredentials(grpc::CallbackServerContext* context,
+                                                            const v1::GetCredentialsRequest* request,
+                                                            v1::GetCredentialsResponse* response) {
+  return rpc::Unary(context, executor_, Get(Authorize(*context), *request, *response));
+}
+
+async::Task<grpc::Status> CredentialService::Get(grpc::Status authorized, const v1::GetCredentialsRequest& request,
+                                                 v1::GetCredentialsResponse& response) {
+  if (!authorized.ok()) co_return authorized;
+  const std::string id = absl::StartsWith(request.name(), "mailboxes/") ? request.name().substr(10) : "";
+  if (!IsMailboxId(id)) co_return rpc::InvalidFields({{"name", "must be mailboxes/{mailbox}"}});
+  absl::StatusOr<StoredMailbox> found = co_await store_.Get(id);
+  if (!found.ok()) co_return rpc::FromAbsl(found.status());
+  if (found->sealed_password.empty()) {
+    co_return rpc::Error(grpc::StatusCode::FAILED_PRECONDITION, "NO_SECRET", "the mailbox has no password");
+  }
+  absl::StatusOr<SecretString> password = vault_.Open(found->sealed_password, PasswordRecord(id));
+  if (!password.ok()) {
+    co_return rpc::Error(grpc::StatusCode::FAILED_PRECONDITION, "SECRET_UNREADABLE",
+                         "the password can't be decrypted: " + std::string(password.status().message()));
+  }
+  const v1::Mailbox& mailbox = found->mailbox;
+  const std::string& login = mailbox.password_authentication().login_name();
+  response.set_login_name(login.empty() ? mailbox.address() : login);
+  response.set_password(std::string(password->Reveal()));
+  response.set_etag(mailbox.etag());
+  co_return grpc::Status::OK;
+}
+
+}  // namespace poststelle::config

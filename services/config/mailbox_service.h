@@ -1,0 +1,54 @@
+// MailboxService over gRPC: translates between requests and the store.
+#pragma once
+
+#include <atomic>
+#include <string>
+
+#include "absl/time/time.h"
+#include "libs/secrets/vault.h"
+#include "poststelle/config/v1/mailbox_service.grpc.pb.h"
+#include "services/config/mailbox_store.h"
+
+namespace poststelle::config {
+
+// Identity under which a mailbox's password is sealed.
+std::string PasswordRecord(const std::string& mailbox_id);
+
+class MailboxService : public v1::MailboxService::CallbackService {
+ public:
+  MailboxService(asio::any_io_executor executor, MailboxStore& store, const secrets::Vault& vault, std::string epoch,
+                 absl::Duration min_interval, const std::atomic<bool>& draining)
+      : executor_(std::move(executor)), store_(store), vault_(vault), epoch_(std::move(epoch)), min_interval_(min_interval),
+        draining_(draining) {}
+
+  grpc::ServerUnaryReactor* CreateMailbox(grpc::CallbackServerContext* context, const v1::CreateMailboxRequest* request,
+                                          v1::CreateMailboxResponse* response) override;
+  grpc::ServerUnaryReactor* GetMailbox(grpc::CallbackServerContext* context, const v1::GetMailboxRequest* request,
+                                       v1::GetMailboxResponse* response) override;
+  grpc::ServerUnaryReactor* ListMailboxes(grpc::CallbackServerContext* context, const v1::ListMailboxesRequest* request,
+                                          v1::ListMailboxesResponse* response) override;
+  grpc::ServerUnaryReactor* UpdateMailbox(grpc::CallbackServerContext* context, const v1::UpdateMailboxRequest* request,
+                                          v1::UpdateMailboxResponse* response) override;
+  grpc::ServerUnaryReactor* DeleteMailbox(grpc::CallbackServerContext* context, const v1::DeleteMailboxRequest* request,
+                                          google::protobuf::Empty* response) override;
+  grpc::ServerWriteReactor<v1::WatchMailboxesResponse>* WatchMailboxes(grpc::CallbackServerContext* context,
+                                                                       const v1::WatchMailboxesRequest* request) override;
+
+ private:
+  async::Task<grpc::Status> Create(const v1::CreateMailboxRequest& request, v1::CreateMailboxResponse& response);
+  async::Task<grpc::Status> Get(const v1::GetMailboxRequest& request, v1::GetMailboxResponse& response);
+  async::Task<grpc::Status> List(const v1::ListMailboxesRequest& request, v1::ListMailboxesResponse& response);
+  async::Task<grpc::Status> Update(const v1::UpdateMailboxRequest& request, v1::UpdateMailboxResponse& response);
+  async::Task<grpc::Status> Delete(const v1::DeleteMailboxRequest& request);
+  // Takes the password out of the mailbox and seals it.
+  absl::StatusOr<StoredMailbox> Seal(v1::Mailbox mailbox) const;
+
+  const asio::any_io_executor executor_;
+  MailboxStore& store_;
+  const secrets::Vault& vault_;
+  const std::string epoch_;
+  const absl::Duration min_interval_;
+  const std::atomic<bool>& draining_;
+};
+
+}  // namespace poststelle::config

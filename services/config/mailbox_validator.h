@@ -1,0 +1,23 @@
+// What a mailbox must be: defaults filled in, every bad field named at once.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "libs/rpc/status.h"
+#include "poststelle/config/v1/mailbox.pb.h"
+
+namespace poststelle::config {
+
+// Fills in defaults (port, encryption, age, interval, folder) and returns every violation by its path ("mailbox.connection.port").
+// `need_password`: a password must be given (create).
+std::vector<rpc::Violation> CompleteAndValidate(v1::Mailbox& mailbox, absl::Duration min_interval, bool need_password);
+
+// The form in which display names are compared: case-folded, NFC.
+std::string NameKey(const std::string& display_name);
+
+// 4 to 63 characters of a-z, 0-9 and hyphen, starting with a letter.
+bool IsMailboxId(const std::string& id);
+
+}  // namespace poststelle::config

@@ -1,0 +1,83 @@
+#include "services/config/mailbox_validator.h"
+
+#include <gtest/gtest.h>
+
+#include "services/config/mailbox_merge.h"
+
+namespace poststelle::config {
+namespace {
+
+v1::Mailbox Good() {
+  v1::Mailbox mailbox;
+  mailbox.set_display_name("Support");
+  mailbox.set_direction(v1::Mailbox::DIRECTION_INBOUND);
+  mailbox.set_address("support@example.org");
+  mailbox.mutable_connection()->set_protocol(v1::Connection::PROTOCOL_IMAP);
+  mailbox.mutable_connection()->set_host("imap.example.org");
+  mailbox.mutable_password_authentication()->set_password("secret");
+  return mailbox;
+}
+
+TEST(Validator, FillsInTheDefaults) {
+  v1::Mailbox mailbox = Good();
+  EXPECT_TRUE(CompleteAndValidate(mailbox, absl::Minutes(1), true).empty());
+  EXPECT_EQ(mailbox.connection().port(), 993);
+  EXPECT_EQ(mailbox.connection().encryption(), v1::Connection::ENCRYPTION_TLS);
+  EXPECT_EQ(mailbox.import_options().max_age_days(), 30);
+  EXPECT_EQ(mailbox.import_options().fetch_interval().seconds(), 300);
+  EXPECT_EQ(mailbox.import_options().folder(), "INBOX");
+}
+
+TEST(Validator, NamesEveryBadFieldAtOnce) {
+  v1::Mailbox mailbox = Good();
+  mailbox.set_display_name("a\nb");
+  mailbox.set_address("nobody");
+  mailbox.mutable_connection()->set_host("");
+  mailbox.mutable_connection()->set_port(70000);
+  mailbox.mutable_connection()->set_ca_certificates_pem("x");
+  mailbox.mutable_password_authentication()->set_password("a\r\nb");
+  mailbox.mutable_import_options()->set_max_age_days(4000);
+  mailbox.mutable_import_options()->mutable_fetch_interval()->set_seconds(5);
+  std::vector<std::string> fields;
+  for (const rpc::Violation& v : CompleteAndValidate(mailbox, absl::Minutes(1), true)) fields.push_back(v.field);
+  EXPECT_EQ(fields, (std::vector<std::string>{"mailbox.display_name", "mailbox.address", "mailbox.connection.host",
+                                              "mailbox.connection.port", "mailbox.connection.ca_certificates_pem",
+                                              "mailbox.password_authentication.password",
+                                              "mailbox.import_options.max_age_days",
+                                              "mailbox.import_options.fetch_interval"}));
+}
+
+TEST(Validator, NamesAreComparedFoldedAndNormalised) {
+  EXPECT_EQ(NameKey("BÜRO"), NameKey("büro"));
+  EXPECT_EQ(NameKey("Bu\xCC\x88ro"), NameKey("büro"));
+  EXPECT_NE(NameKey("a"), NameKey("b"));
+}
+
+TEST(Merge, ChangesWhatTheMaskNamesAndKeepsThePassword) {
+  v1::Mailbox stored = Good();
+  v1::Mailbox update;
+  update.set_display_name("Sales");
+  update.mutable_connection()->set_host("mail.example.org");
+  google::protobuf::FieldMask mask;
+  mask.add_paths("connection.host");
+  EXPECT_TRUE(Merge(update, mask, stored).empty());
+  EXPECT_EQ(stored.display_name(), "Support");
+  EXPECT_EQ(stored.connection().host(), "mail.example.org");
+  EXPECT_EQ(stored.connection().protocol(), v1::Connection::PROTOCOL_IMAP);
+  mask.add_paths("no_such_field");
+  EXPECT_EQ(Merge(update, mask, stored).at(0).field, "update_mask");
+}
+
+TEST(Merge, WithoutAMaskWhatIsSetChanges) {
+  v1::Mailbox stored = Good();
+  stored.mutable_import_options()->set_max_age_days(30);
+  v1::Mailbox update;
+  update.mutable_import_options()->set_also_fetch_read(true);
+  EXPECT_TRUE(Merge(update, {}, stored).empty());
+  EXPECT_TRUE(stored.import_options().also_fetch_read());
+  EXPECT_EQ(stored.import_options().max_age_days(), 30);
+  EXPECT_EQ(stored.display_name(), "Support");
+}
+
+}  // namespace
+}  // namespace poststelle::config
