@@ -24,7 +24,8 @@ int Report(const grpc::Status& status) {
   const auto violations = rpc::ViolationsOf(status);
   std::cerr << "error: " << (violations.empty() ? Escape(status.error_message()) : "the request was refused")
             << (reason.empty() ? "" : " (" + reason + ")") << "\n";
-  for (const rpc::Violation& v : violations) std::cerr << "  " << Escape(v.field) << ": " << Escape(v.description) << "\n";
+  for (const rpc::Violation& v : violations)
+    std::cerr << "  " << Escape(v.field) << ": " << Escape(v.description) << "\n";
   switch (status.error_code()) {
     case grpc::StatusCode::INVALID_ARGUMENT:
       return 2;

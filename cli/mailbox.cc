@@ -21,7 +21,8 @@ struct MailboxOptions {
   std::string display_name, address, host, encryption, ca_file, login, password_file, folder, interval, id, etag;
   int port = 0;
   int max_age_days = 0;
-  bool unlimited_age = false, also_read = false, unread_only = false, disabled = false, enabled = false, password_stdin = false;
+  bool unlimited_age = false, also_read = false, unread_only = false, disabled = false, enabled = false,
+       password_stdin = false;
 };
 
 void AddOptions(CLI::App* command, MailboxOptions& o) {
@@ -29,7 +30,8 @@ void AddOptions(CLI::App* command, MailboxOptions& o) {
   command->add_option("--address", o.address, "Address of the mailbox");
   command->add_option("--host", o.host, "IMAP server");
   command->add_option("--port", o.port, "Port (default by encryption)");
-  command->add_option("--encryption", o.encryption, "tls, starttls or none")->check(CLI::IsMember({"tls", "starttls", "none"}));
+  command->add_option("--encryption", o.encryption, "tls, starttls or none")
+      ->check(CLI::IsMember({"tls", "starttls", "none"}));
   command->add_option("--ca-file", o.ca_file, "PEM file of the authority to trust")->check(CLI::ExistingFile);
   command->add_option("--login", o.login, "Login name (default: the address)");
   command->add_option("--password-file", o.password_file, "File that holds the password")->check(CLI::ExistingFile);
@@ -109,20 +111,21 @@ void Print(const Context& context, const Mailbox& m) {
     return;
   }
   const auto& import = m.import_options();
-  std::cout << Table({{"name", m.name()},
-                      {"display name", m.display_name()},
-                      {"address", m.address()},
-                      {"server", m.connection().host() + ":" + std::to_string(m.connection().port())},
-                      {"encryption", Short(Connection::Encryption_Name(m.connection().encryption()), "ENCRYPTION_")},
-                      {"login", m.password_authentication().login_name().empty() ? m.address()
-                                                                                : m.password_authentication().login_name()},
-                      {"password", m.password_authentication().password_set() ? "stored" : "none"},
-                      {"folder", import.folder()},
-                      {"max age", import.unlimited_age() ? "unlimited" : std::to_string(import.max_age_days()) + " days"},
-                      {"interval", std::to_string(import.fetch_interval().seconds()) + " s"},
-                      {"read mail", import.also_fetch_read() ? "imported too" : "passed over"},
-                      {"enabled", m.enabled() ? "yes" : "no"},
-                      {"etag", m.etag()}});
+  std::cout << Table(
+      {{"name", m.name()},
+       {"display name", m.display_name()},
+       {"address", m.address()},
+       {"server", m.connection().host() + ":" + std::to_string(m.connection().port())},
+       {"encryption", Short(Connection::Encryption_Name(m.connection().encryption()), "ENCRYPTION_")},
+       {"login",
+        m.password_authentication().login_name().empty() ? m.address() : m.password_authentication().login_name()},
+       {"password", m.password_authentication().password_set() ? "stored" : "none"},
+       {"folder", import.folder()},
+       {"max age", import.unlimited_age() ? "unlimited" : std::to_string(import.max_age_days()) + " days"},
+       {"interval", std::to_string(import.fetch_interval().seconds()) + " s"},
+       {"read mail", import.also_fetch_read() ? "imported too" : "passed over"},
+       {"enabled", m.enabled() ? "yes" : "no"},
+       {"etag", m.etag()}});
 }
 
 int Create(const Context& context, const MailboxOptions& o) {
@@ -136,7 +139,8 @@ int Create(const Context& context, const MailboxOptions& o) {
   m.set_enabled(!o.disabled);
   request.set_mailbox_id(o.id);
   config::v1::CreateMailboxResponse response;
-  const grpc::Status status = MailboxService::NewStub(context.config())->CreateMailbox(Call().get(), request, &response);
+  const grpc::Status status =
+      MailboxService::NewStub(context.config())->CreateMailbox(Call().get(), request, &response);
   if (status.ok()) Print(context, response.mailbox());
   return Report(status);
 }
@@ -155,7 +159,8 @@ int Update(const Context& context, const std::string& what, const MailboxOptions
   request.mutable_mailbox()->set_etag(o.etag);
   for (const std::string& path : paths) request.mutable_update_mask()->add_paths(path);
   config::v1::UpdateMailboxResponse response;
-  const grpc::Status status = MailboxService::NewStub(context.config())->UpdateMailbox(Call().get(), request, &response);
+  const grpc::Status status =
+      MailboxService::NewStub(context.config())->UpdateMailbox(Call().get(), request, &response);
   if (status.ok()) Print(context, response.mailbox());
   return Report(status);
 }
@@ -177,8 +182,8 @@ int List(const Context& context) {
   }
   std::vector<std::vector<std::string>> rows{{"NAME", "DISPLAY NAME", "ADDRESS", "SERVER", "ENABLED"}};
   for (const Mailbox& m : all.mailboxes()) {
-    rows.push_back({m.name(), m.display_name(), m.address(), m.connection().host() + ":" + std::to_string(m.connection().port()),
-                    m.enabled() ? "yes" : "no"});
+    rows.push_back({m.name(), m.display_name(), m.address(),
+                    m.connection().host() + ":" + std::to_string(m.connection().port()), m.enabled() ? "yes" : "no"});
   }
   std::cout << Table(rows);
   return 0;
@@ -227,10 +232,12 @@ int Status(const Context& context, const std::string& what) {
     std::cout << Json(all) << "\n";
     return 0;
   }
-  std::vector<std::vector<std::string>> rows{{"MAILBOX", "STATE", "LAST SUCCESS", "NEXT POLL", "PENDING", "PUBLISHED", "REASON"}};
+  std::vector<std::vector<std::string>> rows{
+      {"MAILBOX", "STATE", "LAST SUCCESS", "NEXT POLL", "PENDING", "PUBLISHED", "REASON"}};
   for (const auto& s : all.statuses()) {
-    rows.push_back({s.mailbox(), Short(fetcher::v1::MailboxStatus::State_Name(s.state()), "STATE_"), Time(s.last_success_time()),
-                    Time(s.next_poll_time()), std::to_string(s.pending()), std::to_string(s.published()),
+    rows.push_back({s.mailbox(), Short(fetcher::v1::MailboxStatus::State_Name(s.state()), "STATE_"),
+                    Time(s.last_success_time()), Time(s.next_poll_time()), std::to_string(s.pending()),
+                    std::to_string(s.published()),
                     s.reason().empty() ? s.notice() : s.reason() + ": " + s.reason_text()});
   }
   std::cout << Table(rows);
@@ -253,8 +260,9 @@ int Explain(const Context& context, const std::string& what, const std::string& 
   }
   std::vector<std::vector<std::string>> rows{{"OUTCOME", "UID", "TICKET", "MESSAGE", "REASON"}};
   for (const auto& o : response.outcomes()) {
-    rows.push_back({Short(fetcher::v1::Outcome::Kind_Name(o.kind()), "KIND_"), std::to_string(o.server_identity().uid()),
-                    o.ticket(), o.message(), o.duplicate_of().empty() ? o.reason() : o.reason() + " " + o.duplicate_of()});
+    rows.push_back({Short(fetcher::v1::Outcome::Kind_Name(o.kind()), "KIND_"),
+                    std::to_string(o.server_identity().uid()), o.ticket(), o.message(),
+                    o.duplicate_of().empty() ? o.reason() : o.reason() + " " + o.duplicate_of()});
   }
   std::cout << Table(rows);
   std::cerr << Escape(response.server_note()) << "\n";
@@ -268,20 +276,26 @@ void AddMailboxCommands(CLI::App& app, Context& context) {
   auto options = std::make_shared<MailboxOptions>();
   auto what = std::make_shared<std::string>();
   auto message_id = std::make_shared<std::string>();
-  CLI::App* create = Command(*noun, context, "create", "Make an inbound mailbox", [&context, options] { return Create(context, *options); });
+  CLI::App* create = Command(*noun, context, "create", "Make an inbound mailbox",
+                             [&context, options] { return Create(context, *options); });
   AddOptions(create, *options);
   create->add_option("--id", options->id, "Last part of the resource name");
-  CLI::App* update = Command(*noun, context, "update", "Change what is given", [&context, what, options] { return Update(context, *what, *options); });
+  CLI::App* update = Command(*noun, context, "update", "Change what is given",
+                             [&context, what, options] { return Update(context, *what, *options); });
   update->add_option("MAILBOX", *what)->required();
   update->add_option("--etag", options->etag, "Change only this state of it");
   AddOptions(update, *options);
   Command(*noun, context, "list", "All mailboxes", [&context] { return List(context); });
-  Command(*noun, context, "get", "One mailbox", [&context, what] { return Get(context, *what); })->add_option("MAILBOX", *what)->required();
+  Command(*noun, context, "get", "One mailbox", [&context, what] { return Get(context, *what); })
+      ->add_option("MAILBOX", *what)
+      ->required();
   CLI::App* remove = Command(*noun, context, "delete", "Delete a mailbox; what it delivered stays",
                              [&context, what, options] { return Delete(context, *what, options->etag); });
   remove->add_option("MAILBOX", *what)->required();
   remove->add_option("--etag", options->etag, "Delete only this state of it");
-  Command(*noun, context, "status", "How fetching goes", [&context, what] { return Status(context, *what); })->add_option("MAILBOX", *what);
+  Command(*noun, context, "status", "How fetching goes", [&context, what] {
+    return Status(context, *what);
+  })->add_option("MAILBOX", *what);
   CLI::App* explain = Command(*noun, context, "explain", "What became of a mail",
                               [&context, what, message_id] { return Explain(context, *what, *message_id); });
   explain->add_option("MAILBOX", *what)->required();

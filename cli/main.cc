@@ -3,15 +3,17 @@
 
 int main(int argc, char** argv) {
   poststelle::cli::Context context;
-  CLI::App app("Mailboxes, tickets and messages of Poststelle. Exit codes: 0 done, 1 error, 2 usage, 3 not found, 4 conflict, "
-               "5 not signed in, 6 not reachable.",
-               "poststelle");
+  CLI::App app(
+      "Mailboxes, tickets and messages of Poststelle. Exit codes: 0 done, 1 error, 2 usage, 3 not found, 4 conflict, "
+      "5 not signed in, 6 not reachable.",
+      "poststelle");
   app.set_version_flag("--version", "poststelle 0.1.0");
   app.require_subcommand(1);
   app.fallthrough();
   app.add_option("--config-address", context.config_address, "Address of the config service")
       ->envname("POSTSTELLE_CONFIG_ADDRESS");
-  app.add_option("--fetcher-address", context.fetcher_address, "Address of a fetcher")->envname("POSTSTELLE_FETCHER_ADDRESS");
+  app.add_option("--fetcher-address", context.fetcher_address, "Address of a fetcher")
+      ->envname("POSTSTELLE_FETCHER_ADDRESS");
   app.add_option("-o,--output", context.output, "table or json")->check(CLI::IsMember({"table", "json"}));
   poststelle::cli::AddMailboxCommands(app, context);
   poststelle::cli::AddTicketCommands(app, context);

@@ -31,7 +31,8 @@ struct ParseJob {
 std::string IdOf(const std::string& file, const std::string& root) {
   std::string id = file;
   if (!root.empty()) {
-    const auto relative = std::filesystem::weakly_canonical(file).lexically_relative(std::filesystem::weakly_canonical(root));
+    const auto relative =
+        std::filesystem::weakly_canonical(file).lexically_relative(std::filesystem::weakly_canonical(root));
     if (!relative.empty() && !relative.string().starts_with("..")) id = relative.string();
   }
   if (id.ends_with(".eml")) id.resize(id.size() - 4);
@@ -39,10 +40,11 @@ std::string IdOf(const std::string& file, const std::string& root) {
 }
 
 void PrintMail(const std::string& id, const mail::ParsedMail& m) {
-  std::vector<std::vector<std::string>> rows{{"file", id},
-                                             {"from", m.from_size() > 0 ? m.from(0).name() + " <" + m.from(0).address() + ">" : ""},
-                                             {"subject", m.subject()},
-                                             {"message id", m.message_id()}};
+  std::vector<std::vector<std::string>> rows{
+      {"file", id},
+      {"from", m.from_size() > 0 ? m.from(0).name() + " <" + m.from(0).address() + ">" : ""},
+      {"subject", m.subject()},
+      {"message id", m.message_id()}};
   for (const auto& a : m.attachments()) rows.push_back({"attachment", a.filename() + " (" + a.content_type() + ")"});
   if (m.undecodable()) rows.push_back({"undecodable", m.undecodable_reason()});
   std::cout << Table(rows) << "\n";
@@ -85,7 +87,8 @@ void AddMessageCommands(CLI::App& app, Context& context) {
   Command(*noun, context, "raw", "The mail byte for byte", [&context, name] { return Raw(context, *name); })
       ->add_option("MESSAGE", *name)
       ->required();
-  CLI::App* parse = Command(*noun, context, "parse", "Decode mails from files, as the fetcher does", [job] { return Parse(*job); });
+  CLI::App* parse =
+      Command(*noun, context, "parse", "Decode mails from files, as the fetcher does", [job] { return Parse(*job); });
   parse->add_flag("--jsonl", job->jsonl, "One JSON object a line");
   parse->add_option("--root", job->root, "Folder below which a file's path is its id");
   parse->add_option("FILE", job->files)->required();

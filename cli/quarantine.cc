@@ -10,7 +10,8 @@ namespace {
 using fetcher::v1::QuarantineService;
 
 std::vector<std::string> RowOf(const fetcher::v1::QuarantinedMessage& m) {
-  return {m.name(), Short(fetcher::v1::QuarantinedMessage::Kind_Name(m.kind()), "KIND_"), m.mailbox(), m.from().address(),
+  return {m.name(),    Short(fetcher::v1::QuarantinedMessage::Kind_Name(m.kind()), "KIND_"),
+          m.mailbox(), m.from().address(),
           m.subject(), m.reason()};
 }
 

@@ -36,7 +36,8 @@ int Get(const Context& context, const std::string& name) {
   fetcher::v1::GetTicketRequest request;
   request.set_name(name.starts_with("tickets/") ? name : "tickets/" + name);
   fetcher::v1::GetTicketResponse response;
-  const grpc::Status status = TicketFeedService::NewStub(context.fetcher())->GetTicket(Call().get(), request, &response);
+  const grpc::Status status =
+      TicketFeedService::NewStub(context.fetcher())->GetTicket(Call().get(), request, &response);
   if (!status.ok()) return Report(status);
   const auto& t = response.ticket();
   if (context.json()) {
@@ -72,8 +73,8 @@ int Watch(const Context& context, const std::string& subscription, bool from_beg
       std::cout << Json(event, false) << std::endl;
     } else {
       const bool opened = event.type() == fetcher::v1::TicketEvent::TYPE_TICKET_OPENED;
-      std::cout << (opened ? "opened  " : "reply   ") << event.ticket() << "  " << Escape(event.message().from().address())
-                << "  " << Escape(event.message().subject()) << std::endl;
+      std::cout << (opened ? "opened  " : "reply   ") << event.ticket() << "  "
+                << Escape(event.message().from().address()) << "  " << Escape(event.message().subject()) << std::endl;
     }
     fetcher::v1::SubscribeRequest ack;
     *ack.mutable_acknowledge()->mutable_position() = event.position();
@@ -96,14 +97,14 @@ void AddTicketCommands(CLI::App& app, Context& context) {
   auto subscription = std::make_shared<std::string>("command-line");
   auto from_beginning = std::make_shared<bool>(false);
   auto count = std::make_shared<int>(0);
-  Command(*noun, context, "list", "Newest tickets", [&context, mailbox] { return List(context, *mailbox); })
-      ->add_option("--mailbox", *mailbox, "Only of this mailbox");
+  Command(*noun, context, "list", "Newest tickets", [&context, mailbox] {
+    return List(context, *mailbox);
+  })->add_option("--mailbox", *mailbox, "Only of this mailbox");
   Command(*noun, context, "get", "One ticket", [&context, name] { return Get(context, *name); })
       ->add_option("TICKET", *name)
       ->required();
-  CLI::App* watch = Command(*noun, context, "watch", "Print events as they come", [=, &context] {
-    return Watch(context, *subscription, *from_beginning, *count);
-  });
+  CLI::App* watch = Command(*noun, context, "watch", "Print events as they come",
+                            [=, &context] { return Watch(context, *subscription, *from_beginning, *count); });
   watch->add_option("--subscription", *subscription, "Name whose position is kept");
   watch->add_flag("--from-beginning", *from_beginning, "A new subscription begins with the oldest event");
   watch->add_option("--count", *count, "End after this many events");

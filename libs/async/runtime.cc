@@ -1,5 +1,6 @@
 #include "libs/async/runtime.h"
 
+#include <algorithm>
 #include <asio/bind_cancellation_slot.hpp>
 #include <asio/bind_executor.hpp>
 #include <asio/cancellation_signal.hpp>
@@ -13,7 +14,6 @@
 #include <asio/strand.hpp>
 #include <asio/this_coro.hpp>
 #include <asio/use_awaitable.hpp>
-#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -220,11 +220,12 @@ struct Starter {
   std::shared_ptr<TaskScope::Impl::Entry> entry;
   Task<void> task;
   void operator()() {
-    asio::co_spawn(entry->strand, Root(std::move(task)),
-                   asio::bind_cancellation_slot(entry->signal.slot(), [impl = impl, entry = entry](std::exception_ptr error) {
-                     DieOn(error);
-                     impl->Finish(entry);
-                   }));
+    asio::co_spawn(
+        entry->strand, Root(std::move(task)),
+        asio::bind_cancellation_slot(entry->signal.slot(), [impl = impl, entry = entry](std::exception_ptr error) {
+          DieOn(error);
+          impl->Finish(entry);
+        }));
     bool cancelled = false;
     {
       const std::lock_guard lock(impl->mutex);

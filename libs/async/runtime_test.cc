@@ -66,7 +66,9 @@ TEST(TaskScope, JoinsFromACoroutine) {
   EXPECT_EQ(cancelled, 0);
 }
 
-Task<void> WaitOn(Event* event, absl::Duration timeout, absl::Status* result) { *result = co_await event->Wait(timeout); }
+Task<void> WaitOn(Event* event, absl::Duration timeout, absl::Status* result) {
+  *result = co_await event->Wait(timeout);
+}
 
 TEST(Event, NotifyBeforeWaitIsKeptOnce) {
   Runtime runtime(1);
@@ -102,7 +104,8 @@ TEST(Event, NeverLosesANotification) {
   EXPECT_EQ(bad, 0);
 }
 
-Task<void> UseBudget(Budget* budget, int64_t units, std::atomic<int64_t>* in_use, std::atomic<int64_t>* peak, int rounds) {
+Task<void> UseBudget(Budget* budget, int64_t units, std::atomic<int64_t>* in_use, std::atomic<int64_t>* peak,
+                     int rounds) {
   for (int i = 0; i < rounds; ++i) {
     const absl::Status status = co_await budget->Acquire(units);
     if (!status.ok()) co_return;
@@ -140,7 +143,9 @@ TEST(Budget, ServesMoreThanTheTotalAlone) {
   EXPECT_EQ(peak, 50);
 }
 
-Task<void> AcquireOne(Budget* budget, int64_t units, absl::Status* result) { *result = co_await budget->Acquire(units); }
+Task<void> AcquireOne(Budget* budget, int64_t units, absl::Status* result) {
+  *result = co_await budget->Acquire(units);
+}
 
 TEST(Budget, CancelledWaiterLeavesTheQueue) {
   Runtime runtime(2);
@@ -163,7 +168,8 @@ Task<void> NoteThread(std::thread::id* id) {
   co_return;
 }
 
-Task<void> Wander(asio::any_io_executor other, std::thread::id* inner, std::thread::id* switched, std::thread::id* after) {
+Task<void> Wander(asio::any_io_executor other, std::thread::id* inner, std::thread::id* switched,
+                  std::thread::id* after) {
   co_await RunOn(other, NoteThread(inner));
   co_await SwitchTo(other);
   *switched = std::this_thread::get_id();

@@ -1,5 +1,5 @@
-#include <csignal>
 #include <atomic>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <string>

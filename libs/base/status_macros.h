@@ -9,13 +9,13 @@
 #define PS_CONCAT_INNER(a, b) a##b
 #define PS_CONCAT(a, b) PS_CONCAT_INNER(a, b)
 
-#define PS_RETURN_IF_ERROR(expr)                       \
-  do {                                                 \
+#define PS_RETURN_IF_ERROR(expr)                                            \
+  do {                                                                      \
     if (absl::Status ps_status = (expr); !ps_status.ok()) return ps_status; \
   } while (false)
 
-#define PS_CO_RETURN_IF_ERROR(expr)                    \
-  do {                                                 \
+#define PS_CO_RETURN_IF_ERROR(expr)                                            \
+  do {                                                                         \
     if (absl::Status ps_status = (expr); !ps_status.ok()) co_return ps_status; \
   } while (false)
 

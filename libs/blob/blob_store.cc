@@ -54,15 +54,17 @@ EncodedBlob Encode(std::string_view raw) {
 async::Task<absl::Status> Put(sql::Transaction& tx, const EncodedBlob& blob) {
   std::vector<sql::Value> head{sql::Blob{blob.sha256}, blob.size, int64_t{blob.codec},
                                static_cast<int64_t>(blob.chunks.size())};
-  PS_CO_ASSIGN_OR_RETURN(sql::Result inserted,
-                         co_await tx.Execute("INSERT INTO raw_message (sha256, size, codec, chunks) VALUES ($1, $2, $3, $4) "
-                                             "ON CONFLICT DO NOTHING",
-                                             std::move(head)));
+  PS_CO_ASSIGN_OR_RETURN(
+      sql::Result inserted,
+      co_await tx.Execute("INSERT INTO raw_message (sha256, size, codec, chunks) VALUES ($1, $2, $3, $4) "
+                          "ON CONFLICT DO NOTHING",
+                          std::move(head)));
   if (inserted.changed == 0) co_return absl::OkStatus();
   for (size_t i = 0; i < blob.chunks.size(); ++i) {
     std::vector<sql::Value> row{sql::Blob{blob.sha256}, static_cast<int64_t>(i), sql::Blob{blob.chunks[i]}};
     PS_CO_RETURN_IF_ERROR(
-        (co_await tx.Execute("INSERT INTO raw_chunk (sha256, idx, bytes) VALUES ($1, $2, $3)", std::move(row))).status());
+        (co_await tx.Execute("INSERT INTO raw_chunk (sha256, idx, bytes) VALUES ($1, $2, $3)", std::move(row)))
+            .status());
   }
   co_return absl::OkStatus();
 }
@@ -83,9 +85,11 @@ async::Task<absl::StatusOr<BlobInfo>> Stat(sql::Transaction& tx, const std::stri
 async::Task<absl::StatusOr<std::string>> ReadChunk(sql::Transaction& tx, const std::string& sha256, int64_t index) {
   PS_CO_ASSIGN_OR_RETURN(BlobInfo info, co_await Stat(tx, sha256));
   std::vector<sql::Value> key{sql::Blob{sha256}, index};
-  PS_CO_ASSIGN_OR_RETURN(sql::Result found,
-                         co_await tx.Execute("SELECT bytes FROM raw_chunk WHERE sha256 = $1 AND idx = $2", std::move(key)));
-  if (found.rows.empty()) co_return absl::NotFoundError(absl::StrCat("raw message ", Hex(sha256), " has no chunk ", index));
+  PS_CO_ASSIGN_OR_RETURN(
+      sql::Result found,
+      co_await tx.Execute("SELECT bytes FROM raw_chunk WHERE sha256 = $1 AND idx = $2", std::move(key)));
+  if (found.rows.empty())
+    co_return absl::NotFoundError(absl::StrCat("raw message ", Hex(sha256), " has no chunk ", index));
   const std::string& stored = found.rows[0].Text(0);
   if (info.codec == kPlain) co_return stored;
   std::string out(kChunkBytes, '\0');

@@ -32,8 +32,8 @@ TEST(BlobStore, WhatWasPutComesBackOnceStored) {
       return out;
     };
     ASSERT_TRUE(await(sql::Migrate(**db, {{1, "blobs", kBlobSchema}})).ok());
-    for (const std::string& raw : {std::string(), std::string("short"), std::string(3 * kChunkBytes + 7, 'a'),
-                                   Noise(kChunkBytes + 1)}) {
+    for (const std::string& raw :
+         {std::string(), std::string("short"), std::string(3 * kChunkBytes + 7, 'a'), Noise(kChunkBytes + 1)}) {
       const EncodedBlob blob = Encode(raw);
       absl::Status done = await((*db)->Write([&](sql::Transaction& tx) -> async::Task<absl::Status> {
         PS_CO_RETURN_IF_ERROR(co_await Put(tx, blob));

@@ -122,8 +122,9 @@ async::Task<absl::Status> Client::ReadOnce(std::string_view what) {
   absl::StatusOr<size_t> got = co_await stream_->ReadSome(buffer_.data(), buffer_.size(), timeouts_.command);
   if (!got.ok()) {
     if (net::GetNetError(got.status()) == net::NetError::kTimeout) {
-      co_return MakeError(ErrorKind::kTimeout, absl::StrCat("the server was silent for ", absl::FormatDuration(timeouts_.command),
-                                                            " while we waited for ", Av(what), "."));
+      co_return MakeError(ErrorKind::kTimeout,
+                          absl::StrCat("the server was silent for ", absl::FormatDuration(timeouts_.command),
+                                       " while we waited for ", Av(what), "."));
     }
     co_return session_.Ended(got.status());
   }
@@ -160,8 +161,9 @@ async::Task<absl::StatusOr<FolderState>> Client::Examine(std::string folder) {
   PS_CO_ASSIGN_OR_RETURN(Response answer, co_await Await(session_.Send("EXAMINE " + *quoted), "opening the folder"));
   if (answer.name != "OK") {
     const bool passing = answer.code == "UNAVAILABLE" || answer.code == "INUSE" || answer.code == "LIMIT";
-    co_return MakeError(passing ? ErrorKind::kServerRefused : ErrorKind::kFolderMissing,
-                        absl::StrCat("the server does not open the folder ", Quoted(folder), ": ", Quoted(answer.text), "."));
+    co_return MakeError(
+        passing ? ErrorKind::kServerRefused : ErrorKind::kFolderMissing,
+        absl::StrCat("the server does not open the folder ", Quoted(folder), ": ", Quoted(answer.text), "."));
   }
   co_return state;
 }
@@ -183,7 +185,8 @@ async::Task<absl::Status> Client::FetchInfos(UidRange range, bool with_header_fi
   session_.on_untagged = untagged;
   const std::string to = range.to == kMaxUid ? "*" : absl::StrCat(range.to);
   const std::string fields = with_header_fields ? " BODY.PEEK[HEADER.FIELDS (MESSAGE-ID DATE FROM)]" : "";
-  const std::string command = absl::StrCat("UID FETCH ", range.from, ":", to, " (UID FLAGS INTERNALDATE RFC822.SIZE", fields, ")");
+  const std::string command =
+      absl::StrCat("UID FETCH ", range.from, ":", to, " (UID FLAGS INTERNALDATE RFC822.SIZE", fields, ")");
   PS_CO_ASSIGN_OR_RETURN(Response answer, co_await Await(session_.Send(command), "the list of messages"));
   if (answer.name == "OK") co_return absl::OkStatus();
   co_return MakeError(ErrorKind::kServerRefused,
@@ -256,7 +259,8 @@ async::Task<absl::StatusOr<std::vector<uint32_t>>> Client::Search(std::vector<st
   for (const std::string& tag : tags) {
     PS_CO_ASSIGN_OR_RETURN(Response answer, co_await Await(tag, "a search"));
     if (answer.name != "OK") {
-      co_return MakeError(ErrorKind::kServerRefused, absl::StrCat("the server refused a search: ", Quoted(answer.text), "."));
+      co_return MakeError(ErrorKind::kServerRefused,
+                          absl::StrCat("the server refused a search: ", Quoted(answer.text), "."));
     }
   }
   co_return found;

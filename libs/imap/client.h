@@ -18,8 +18,8 @@ namespace poststelle::imap {
 
 inline constexpr uint32_t kMaxUid = 0xFFFFFFFF;
 
-// How long the server may take. `command` is the longest silence while an answer is awaited; whatever it sends, a command
-// also ends after kMaxCommandTime (a server that trickles bytes holds no session for ever).
+// How long the server may take. `command` is the longest silence while an answer is awaited; whatever it sends, a
+// command also ends after kMaxCommandTime (a server that trickles bytes holds no session for ever).
 struct Timeouts {
   absl::Duration tls = absl::Seconds(30);
   absl::Duration command = absl::Seconds(60);
@@ -38,8 +38,8 @@ struct ConnectOptions {
 };
 
 struct FolderState {
-  uint32_t uid_validity = 0;     // 0: not told
-  uint32_t uid_next = 0;         // 0: not told
+  uint32_t uid_validity = 0;  // 0: not told
+  uint32_t uid_next = 0;      // 0: not told
   uint32_t exists = 0;
   uint64_t highest_modseq = 0;  // 0: none
 };
@@ -72,8 +72,8 @@ struct FetchBodiesResult {
   std::string refusal;            // the server's words, if it refused
 };
 
-// Used by one coroutine. Errors carry their kind (error.h, net/stream.h); after one the client is dead, except where a method
-// says otherwise.
+// Used by one coroutine. Errors carry their kind (error.h, net/stream.h); after one the client is dead, except where a
+// method says otherwise.
 class Client {
  public:
   // Signs in on `stream`: TLS first or STARTTLS as the options say.

@@ -9,17 +9,17 @@
 namespace poststelle::imap {
 
 enum class ErrorKind {
-  kNone,             // not an IMAP error
-  kNetwork,          // see net::GetNetError
+  kNone,     // not an IMAP error
+  kNetwork,  // see net::GetNetError
   kTimeout,
-  kProtocol,         // the server's answer makes no sense
-  kTooLarge,         // it announced a message above the limit
+  kProtocol,  // the server's answer makes no sense
+  kTooLarge,  // it announced a message above the limit
   kAuthRejected,
   kAuthUnavailable,  // no way to sign in that we may use on this connection
   kFolderMissing,
   kNoStartTls,
   kServerBye,
-  kServerRefused,    // NO or BAD
+  kServerRefused,  // NO or BAD
 };
 
 absl::Status MakeError(ErrorKind kind, const std::string& message);

@@ -59,7 +59,8 @@ std::string ModifiedBase64(std::string_view bytes) {
 absl::StatusOr<std::string> Quote(std::string_view text) {
   std::string out = "\"";
   for (char c : text) {
-    if (c == '\r' || c == '\n' || c == '\0') return absl::InvalidArgumentError("a line break or NUL can't be sent to a mail server");
+    if (c == '\r' || c == '\n' || c == '\0')
+      return absl::InvalidArgumentError("a line break or NUL can't be sent to a mail server");
     if (c == '"' || c == '\\') out.push_back('\\');
     out.push_back(c);
   }
@@ -77,7 +78,8 @@ absl::StatusOr<std::string> QuoteFolder(std::string_view utf8) {
   size_t at = 0;
   while (at < utf8.size()) {
     uint32_t code = 0;
-    if (!NextCodePoint(utf8, at, code) || code < 0x20) return absl::InvalidArgumentError("the folder name is no valid text");
+    if (!NextCodePoint(utf8, at, code) || code < 0x20)
+      return absl::InvalidArgumentError("the folder name is no valid text");
     if (code > 0x7E) {
       AppendUtf16(pending, code);
       continue;

@@ -208,7 +208,8 @@ bool ParseFetchItem(const std::string& name, Cursor& cursor, FetchItems& out, st
 absl::Status ResponseParser::Feed(std::string_view bytes) {
   while (!bytes.empty()) {
     if (literal_left_ > 0) {
-      const std::string_view part = bytes.substr(0, static_cast<size_t>(std::min<uint64_t>(literal_left_, bytes.size())));
+      const std::string_view part =
+          bytes.substr(0, static_cast<size_t>(std::min<uint64_t>(literal_left_, bytes.size())));
       bytes.remove_prefix(part.size());
       literal_left_ -= part.size();
       if (in_body_) {
@@ -265,13 +266,13 @@ absl::Status ResponseParser::BeginLiteral(uint64_t size) {
   const std::string item = absl::AsciiStrToUpper(Av(before.substr(word == std::string_view::npos ? 0 : word + 1)));
   const bool body = absl::EndsWith(item, "BODY[]") && absl::StrContains(absl::AsciiStrToUpper(Av(before)), " FETCH ");
   if (!body) {
-    if (size > kMaxLiteral && !absl::StrContains(item, "BODY[HEADER]") ) {
-      return MakeError(ErrorKind::kProtocol, absl::StrCat("the server announced ", size, " bytes where ", kMaxLiteral,
-                                                          " are the limit."));
+    if (size > kMaxLiteral && !absl::StrContains(item, "BODY[HEADER]")) {
+      return MakeError(ErrorKind::kProtocol,
+                       absl::StrCat("the server announced ", size, " bytes where ", kMaxLiteral, " are the limit."));
     }
     if (size > kMaxLine) {
-      return MakeError(ErrorKind::kProtocol, absl::StrCat("the server announced ", size, " bytes of headers where ", kMaxLine,
-                                                          " are the limit."));
+      return MakeError(ErrorKind::kProtocol, absl::StrCat("the server announced ", size, " bytes of headers where ",
+                                                          kMaxLine, " are the limit."));
     }
     literal_left_ = size;
     line_start_ = line_.size();
@@ -292,8 +293,8 @@ absl::Status ResponseParser::BeginLiteral(uint64_t size) {
     if (cursor.done() || !cursor.SkipValue()) break;
   }
   if (size > max_body_) {
-    return MakeError(ErrorKind::kTooLarge, absl::StrCat("the server announced ", size, " bytes for message ", uid, ", more than the ",
-                                                        max_body_, " that are taken."));
+    return MakeError(ErrorKind::kTooLarge, absl::StrCat("the server announced ", size, " bytes for message ", uid,
+                                                        ", more than the ", max_body_, " that are taken."));
   }
   line_.resize(binary ? open - 1 : open);
   line_.append("NIL");

@@ -1,5 +1,5 @@
-// Bytes of an IMAP server to responses (RFC 9051 §7), without I/O. Nothing a server sends can make it use unbounded memory,
-// recurse, or crash.
+// Bytes of an IMAP server to responses (RFC 9051 §7), without I/O. Nothing a server sends can make it use unbounded
+// memory, recurse, or crash.
 #pragma once
 
 #include <cstdint>
@@ -36,11 +36,11 @@ struct Response {
   enum class Kind { kTagged, kUntagged, kContinuation };
   Kind kind = Kind::kUntagged;
   std::string tag;
-  std::string name;    // upper case: OK NO BAD BYE PREAUTH CAPABILITY EXISTS SEARCH FETCH …
+  std::string name;     // upper case: OK NO BAD BYE PREAUTH CAPABILITY EXISTS SEARCH FETCH …
   uint32_t number = 0;  // of "* 5 EXISTS", "* 5 FETCH"
   std::string code;     // upper case, of "[UIDVALIDITY 7]"
   std::string code_value;
-  std::string text;  // what a person reads; for CAPABILITY the list
+  std::string text;               // what a person reads; for CAPABILITY the list
   std::vector<uint32_t> numbers;  // SEARCH
   FetchItems fetch;
 };

@@ -15,10 +15,11 @@ namespace {
 class Recorder : public ResponseHandler {
  public:
   absl::Status OnResponse(Response r) override {
-    absl::StrAppend(&log, r.kind == Response::Kind::kTagged ? r.tag : "*", " ", r.number, " ", r.name, " [", r.code, " ",
-                    r.code_value, "] ", r.text, " uid=", r.fetch.uid.value_or(0), " size=", r.fetch.size.value_or(0),
-                    " date=", r.fetch.internal_date.value_or(0), r.fetch.seen ? " seen" : "", " header=",
-                    r.fetch.header.value_or("-"), " found=", r.numbers.size(), "\n");
+    absl::StrAppend(&log, r.kind == Response::Kind::kTagged ? r.tag : "*", " ", r.number, " ", r.name, " [", r.code,
+                    " ", r.code_value, "] ", r.text, " uid=", r.fetch.uid.value_or(0),
+                    " size=", r.fetch.size.value_or(0), " date=", r.fetch.internal_date.value_or(0),
+                    r.fetch.seen ? " seen" : "", " header=", r.fetch.header.value_or("-"), " found=", r.numbers.size(),
+                    "\n");
     return absl::OkStatus();
   }
   absl::Status OnBodyBegin(uint32_t uid, uint64_t size) override {
@@ -62,9 +63,10 @@ std::string Whole() {
 TEST(ResponseParser, ReadsATranscript) {
   const std::string log = Whole();
   for (const char* expected :
-       {"OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN]", "* 3 EXISTS", "[UIDVALIDITY 1700000000]", "c1 0 OK [READ-ONLY ]",
-        "uid=5 size=4286 date=837596665 seen", "uid=6 size=10 date=1577836800 header=Date: x\r\n", "body 5 5:ab\r\nc|end",
-        "body 8 7:quo\"ted|end", "body 9 2:xy|end", "found=3", "NO [LIMIT ] later", "BYE [ ] so long"}) {
+       {"OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN]", "* 3 EXISTS", "[UIDVALIDITY 1700000000]",
+        "c1 0 OK [READ-ONLY ]", "uid=5 size=4286 date=837596665 seen",
+        "uid=6 size=10 date=1577836800 header=Date: x\r\n", "body 5 5:ab\r\nc|end", "body 8 7:quo\"ted|end",
+        "body 9 2:xy|end", "found=3", "NO [LIMIT ] later", "BYE [ ] so long"}) {
     EXPECT_NE(log.find(expected), std::string::npos) << expected << " in\n" << log;
   }
 }
@@ -88,24 +90,23 @@ TEST(ResponseParser, CutAfterEveryByteNeverCrashes) {
 }
 
 TEST(ResponseParser, HostileAnswersAreErrorsWithASentence) {
-  const std::vector<std::string> hostile = {
-      "* 1 FETCH (UID 5 BODY[] {4294967295}\r\n",
-      "* 1 FETCH (UID 5 BODY[] {99999999999999999999999}\r\n",
-      "* " + std::string(kMaxLine + 1, 'x'),
-      "* SEARCH " + std::string(kMaxSearchLine, '1'),
-      "* 1 FETCH (X " + std::string(100'000, '(') + "\r\n",
-      "* 1 FETCH (UID -5)\r\n",
-      "* 1 FETCH (UID 99999999999)\r\n",
-      "* 1 FETCH (UID 5\r\n",
-      "* 1 FETCH (FLAGS (\\Seen\r\n",
-      "* 1 FETCH (RFC822.SIZE x)\r\n",
-      "* 1 FETCH (INTERNALDATE \"yesterday\")\r\n",
-      "* 1 FETCH (BODY[] \"open\r\n",
-      "* SEARCH 1 x\r\n",
-      "* 1 FETCH (ENVELOPE {70000}\r\n",
-      "garbage\r\n",
-      "\r\n",
-      "c1 WHAT\r\n"};
+  const std::vector<std::string> hostile = {"* 1 FETCH (UID 5 BODY[] {4294967295}\r\n",
+                                            "* 1 FETCH (UID 5 BODY[] {99999999999999999999999}\r\n",
+                                            "* " + std::string(kMaxLine + 1, 'x'),
+                                            "* SEARCH " + std::string(kMaxSearchLine, '1'),
+                                            "* 1 FETCH (X " + std::string(100'000, '(') + "\r\n",
+                                            "* 1 FETCH (UID -5)\r\n",
+                                            "* 1 FETCH (UID 99999999999)\r\n",
+                                            "* 1 FETCH (UID 5\r\n",
+                                            "* 1 FETCH (FLAGS (\\Seen\r\n",
+                                            "* 1 FETCH (RFC822.SIZE x)\r\n",
+                                            "* 1 FETCH (INTERNALDATE \"yesterday\")\r\n",
+                                            "* 1 FETCH (BODY[] \"open\r\n",
+                                            "* SEARCH 1 x\r\n",
+                                            "* 1 FETCH (ENVELOPE {70000}\r\n",
+                                            "garbage\r\n",
+                                            "\r\n",
+                                            "c1 WHAT\r\n"};
   for (const std::string& text : hostile) {
     Recorder recorder;
     ResponseParser parser(recorder, 1 << 20);

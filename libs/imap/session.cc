@@ -14,7 +14,8 @@ namespace poststelle::imap {
 namespace {
 
 absl::Status Refused(const Response& response, std::string_view what) {
-  return MakeError(ErrorKind::kServerRefused, absl::StrCat("the server refused ", Av(what), ": ", Quoted(response.text), "."));
+  return MakeError(ErrorKind::kServerRefused,
+                   absl::StrCat("the server refused ", Av(what), ": ", Quoted(response.text), "."));
 }
 
 }  // namespace
@@ -24,12 +25,13 @@ Session::Session(SessionOptions options) : options_(std::move(options)), parser_
 std::string Session::TakeOutput() { return std::exchange(output_, {}); }
 
 absl::Status Session::Receive(std::string_view bytes) {
-  // A server may put nothing behind its answer to STARTTLS: what stands there was injected (CVE-2011-0411 and its family). Fed
-  // line by line until then, so that not one byte of it is interpreted.
+  // A server may put nothing behind its answer to STARTTLS: what stands there was injected (CVE-2011-0411 and its
+  // family). Fed line by line until then, so that not one byte of it is interpreted.
   while (!bytes.empty()) {
     if (phase_ == Phase::kNeedTls) {
-      return MakeError(ErrorKind::kProtocol, "the server sent data between its answer to STARTTLS and the start of TLS; somebody "
-                                             "may be tampering with the connection.");
+      return MakeError(ErrorKind::kProtocol,
+                       "the server sent data between its answer to STARTTLS and the start of TLS; somebody "
+                       "may be tampering with the connection.");
     }
     const bool stepwise = phase_ == Phase::kStartTls;
     const size_t end = stepwise ? bytes.find('\n') : std::string_view::npos;
@@ -98,8 +100,8 @@ absl::Status Session::OnResponse(Response response) {
   }
   if (phase_ != Phase::kReady) return OnHandshakeAnswer(response);
   if (open_.erase(response.tag) == 0) {
-    return MakeError(ErrorKind::kProtocol, absl::StrCat("the server answered a command that was never given: ",
-                                                        Quoted(response.tag), "."));
+    return MakeError(ErrorKind::kProtocol,
+                     absl::StrCat("the server answered a command that was never given: ", Quoted(response.tag), "."));
   }
   responses_ = 0;
   answered_[response.tag] = std::move(response);
@@ -111,8 +113,9 @@ absl::Status Session::OnGreeting(const Response& response) {
     return MakeError(ErrorKind::kServerBye, absl::StrCat("the server turned us away: ", Quoted(response.text), "."));
   }
   if (response.name == "PREAUTH") {
-    return MakeError(ErrorKind::kProtocol, "the server says that we are signed in already, which we are not; somebody may be "
-                                           "tampering with the connection.");
+    return MakeError(ErrorKind::kProtocol,
+                     "the server says that we are signed in already, which we are not; somebody may be "
+                     "tampering with the connection.");
   }
   if (response.name != "OK") return MakeError(ErrorKind::kProtocol, "this is no IMAP server: its greeting is unknown.");
   phase_ = Phase::kCapability;
@@ -179,7 +182,8 @@ absl::Status Session::OnHandshakeAnswer(const Response& response) {
       return AfterCapabilities();
     case Phase::kStartTls:
       if (response.name != "OK") {
-        return MakeError(ErrorKind::kNoStartTls, absl::StrCat("the server refused STARTTLS: ", Quoted(response.text), "."));
+        return MakeError(ErrorKind::kNoStartTls,
+                         absl::StrCat("the server refused STARTTLS: ", Quoted(response.text), "."));
       }
       phase_ = Phase::kNeedTls;
       return absl::OkStatus();
@@ -192,8 +196,8 @@ absl::Status Session::OnHandshakeAnswer(const Response& response) {
       const bool passing = response.code == "UNAVAILABLE" || response.code == "INUSE" || response.code == "LIMIT" ||
                            response.code == "SERVERBUG" || response.code == "CONTACTADMIN";
       if (passing || response.name == "BAD") return Refused(response, "to sign us in");
-      return MakeError(ErrorKind::kAuthRejected, absl::StrCat("the server rejected login name or password: ",
-                                                              Quoted(response.text), "."));
+      return MakeError(ErrorKind::kAuthRejected,
+                       absl::StrCat("the server rejected login name or password: ", Quoted(response.text), "."));
     }
     default:
       return MakeError(ErrorKind::kProtocol, "the server answered out of turn.");

@@ -25,8 +25,8 @@ struct SessionOptions {
 // Untagged responses a command may bring; above it the server is out of its mind (or ours).
 inline constexpr int64_t kMaxResponses = 1'000'000;
 
-// Greeting, STARTTLS (RFC 9051 §6.2.1), sign-in (AUTHENTICATE PLAIN, LOGIN, AUTHENTICATE LOGIN), then commands, which may be
-// pipelined. Used by one driver; after an error it is dead.
+// Greeting, STARTTLS (RFC 9051 §6.2.1), sign-in (AUTHENTICATE PLAIN, LOGIN, AUTHENTICATE LOGIN), then commands, which
+// may be pipelined. Used by one driver; after an error it is dead.
 class Session : private ResponseHandler {
  public:
   enum class Phase { kGreeting, kCapability, kStartTls, kNeedTls, kAuthenticate, kReady };

@@ -84,11 +84,11 @@ TEST(Session, PreauthAndByeAreRefused) {
 }
 
 TEST(Session, ARejectedPasswordIsToldFromATroubledServer) {
-  for (const auto& [answer, kind] :
-       std::vector<std::pair<std::string, ErrorKind>>{{"h1 NO [AUTHENTICATIONFAILED] wrong\r\n", ErrorKind::kAuthRejected},
-                                                      {"h1 NO nope\r\n", ErrorKind::kAuthRejected},
-                                                      {"h1 NO [UNAVAILABLE] later\r\n", ErrorKind::kServerRefused},
-                                                      {"h1 BAD what\r\n", ErrorKind::kServerRefused}}) {
+  for (const auto& [answer, kind] : std::vector<std::pair<std::string, ErrorKind>>{
+           {"h1 NO [AUTHENTICATIONFAILED] wrong\r\n", ErrorKind::kAuthRejected},
+           {"h1 NO nope\r\n", ErrorKind::kAuthRejected},
+           {"h1 NO [UNAVAILABLE] later\r\n", ErrorKind::kServerRefused},
+           {"h1 BAD what\r\n", ErrorKind::kServerRefused}}) {
     Session session(Options(Encryption::kTls));
     session.TlsStarted();
     ASSERT_TRUE(session.Receive("* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] hi\r\n").ok());

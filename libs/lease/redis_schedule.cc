@@ -10,8 +10,8 @@
 namespace poststelle::lease {
 namespace {
 
-// Keys of a shard: 1 due (sorted set: member → ms), 2 holder (hash), 3 touched (hash), 4 marker. Time is Redis' own, so the
-// workers' clocks do not matter.
+// Keys of a shard: 1 due (sorted set: member → ms), 2 holder (hash), 3 touched (hash), 4 marker. Time is Redis' own, so
+// the workers' clocks do not matter.
 constexpr char kNow[] = "local t = redis.call('TIME') local now = t[1] * 1000 + math.floor(t[2] / 1000) ";
 
 const std::string kClaim = absl::StrCat(kNow, R"(
@@ -69,7 +69,8 @@ for i = 2, #ARGV, 2 do redis.call('ZADD', KEYS[1], 'NX', now + tonumber(ARGV[i +
 if ARGV[1] == '1' then redis.call('SET', KEYS[4], 1) end
 return 1)");
 
-// The holder's entry outlives its lease, so what is being polled is told by both: an entry, and a score within a lease time.
+// The holder's entry outlives its lease, so what is being polled is told by both: an entry, and a score within a lease
+// time.
 const std::string kTouch = absl::StrCat(kNow, R"(
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not score then return 0 end
@@ -145,7 +146,7 @@ async::Task<absl::Status> RedisSchedule::Release(std::string id) {
 }
 
 async::Task<absl::Status> RedisSchedule::Register(std::vector<std::pair<std::string, absl::Duration>> members,
-                                                   bool complete) {
+                                                  bool complete) {
   constexpr size_t kAtOnce = 500;  // members a call: Redis serves nobody else meanwhile
   std::vector<std::vector<std::string>> by_shard(kShards);
   for (const auto& [id, delay] : members) {

@@ -38,14 +38,15 @@ class Schedule {
   virtual async::Task<absl::StatusOr<ClaimResult>> Claim(int shard, int max) = 0;
   // Extends the leases; one answer for each id.
   virtual async::Task<absl::StatusOr<std::vector<RenewAnswer>>> Renew(std::vector<std::string> ids) = 0;
-  // Ends a lease of ours: due again after `delay`, at once if it was touched meanwhile. Nothing if somebody else holds it.
+  // Ends a lease of ours: due again after `delay`, at once if it was touched meanwhile. Nothing if somebody else holds
+  // it.
   virtual async::Task<absl::Status> Done(std::string id, absl::Duration delay) = 0;
   // Hands a lease of ours over at once.
   virtual async::Task<absl::Status> Release(std::string id) = 0;
-  // Adds members that are not there yet, due after their delay. `complete`: these are all there are, so the shards count as
-  // filled from now on (see ClaimResult::wiped).
+  // Adds members that are not there yet, due after their delay. `complete`: these are all there are, so the shards
+  // count as filled from now on (see ClaimResult::wiped).
   virtual async::Task<absl::Status> Register(std::vector<std::pair<std::string, absl::Duration>> members,
-                                            bool complete) = 0;
+                                             bool complete) = 0;
   // Due now, or as soon as its present holder is done.
   virtual async::Task<absl::Status> Touch(std::string id) = 0;
   virtual async::Task<absl::Status> Remove(std::string id) = 0;
@@ -60,7 +61,8 @@ class RedisSchedule : public Schedule {
   async::Task<absl::StatusOr<std::vector<RenewAnswer>>> Renew(std::vector<std::string> ids) override;
   async::Task<absl::Status> Done(std::string id, absl::Duration delay) override;
   async::Task<absl::Status> Release(std::string id) override;
-  async::Task<absl::Status> Register(std::vector<std::pair<std::string, absl::Duration>> members, bool complete) override;
+  async::Task<absl::Status> Register(std::vector<std::pair<std::string, absl::Duration>> members,
+                                     bool complete) override;
   async::Task<absl::Status> Touch(std::string id) override;
   async::Task<absl::Status> Remove(std::string id) override;
 

@@ -34,9 +34,7 @@ async::Task<void> Into(async::Task<T> task, std::optional<T>& out) {
 
 class ScheduleTest : public ::testing::Test {
  protected:
-  ScheduleTest() : port_(FreePort()), redis_(runtime_.executor(), *dialer_, Server()) {
-    StartRedis();
-  }
+  ScheduleTest() : port_(FreePort()), redis_(runtime_.executor(), *dialer_, Server()) { StartRedis(); }
   ~ScheduleTest() override {
     redis_.Stop();
     StopRedis();
@@ -51,8 +49,8 @@ class ScheduleTest : public ::testing::Test {
     server_ = fork();
     if (server_ == 0) {
       if (freopen("/dev/null", "w", stdout) == nullptr) _exit(1);
-      execlp("redis-server", "redis-server", "--port", std::to_string(port_).c_str(), "--bind", "127.0.0.1", "--save", "",
-             "--appendonly", "no", nullptr);
+      execlp("redis-server", "redis-server", "--port", std::to_string(port_).c_str(), "--bind", "127.0.0.1", "--save",
+             "", "--appendonly", "no", nullptr);
       _exit(1);
     }
     for (int i = 0; i < 100; ++i) {

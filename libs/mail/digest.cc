@@ -16,12 +16,13 @@ namespace {
 
 // Fields that differ between two deliveries of one mail. Anything else that differs makes another mail.
 constexpr std::array<std::string_view, 12> kTraceHeaders = {
-    "Return-Path", "Received",    "Delivered-To",    "X-Original-To",          "Envelope-To",  "X-Envelope-To",
+    "Return-Path",     "Received",       "Delivered-To",  "X-Original-To",          "Envelope-To",  "X-Envelope-To",
     "X-Envelope-From", "X-Delivered-To", "Delivery-Date", "Authentication-Results", "Received-SPF", "X-UID"};
 
 bool IsTrace(std::string_view line) {
   for (std::string_view name : kTraceHeaders) {
-    if (line.size() > name.size() && line[name.size()] == ':' && absl::StartsWithIgnoreCase(Av(line), Av(name))) return true;
+    if (line.size() > name.size() && line[name.size()] == ':' && absl::StartsWithIgnoreCase(Av(line), Av(name)))
+      return true;
   }
   return false;
 }

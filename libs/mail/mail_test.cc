@@ -21,11 +21,13 @@ TEST_F(MailTest, CharsetsByLabelByTruthAndByDetection) {
   EXPECT_EQ(ToUtf8("\x80 5", "latin1"), "€ 5");
   EXPECT_EQ(ToUtf8("\xa4", "iso-8859-15"), "€");
   EXPECT_EQ(ToUtf8("Grüße", "us-ascii"), "Grüße");
-  EXPECT_EQ(ToUtf8(std::string("a\0b", 3), "utf-8"), "a\xEF\xBF\xBD"
-                                                     "b");
-  EXPECT_TRUE(IsValidUtf8(ToUtf8("Gr\xfc\xdf"
-                                 "e an alle",
-                                 "utf-8")));
+  EXPECT_EQ(ToUtf8(std::string("a\0b", 3), "utf-8"),
+            "a\xEF\xBF\xBD"
+            "b");
+  EXPECT_TRUE(
+      IsValidUtf8(ToUtf8("Gr\xfc\xdf"
+                         "e an alle",
+                         "utf-8")));
   EXPECT_TRUE(IsValidUtf8(ToUtf8("\xff\xfe\x81", "x-unknown")));
 }
 
@@ -56,7 +58,8 @@ TEST_F(MailTest, HtmlWithAnAttachment) {
   const ParsedMail mail = ParseMail(
       "From: a@example.org\nSubject: x\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n--b\n"
       "Content-Type: text/html; charset=utf-8\n\n<b>Hi</b>\n--b\nContent-Type: application/pdf\n"
-      "Content-Disposition: attachment; filename=\"../../etc/a\xE2\x80\xAE.pdf\"\nContent-Transfer-Encoding: base64\n\nYWJj\n--b--\n");
+      "Content-Disposition: attachment; filename=\"../../etc/a\xE2\x80\xAE.pdf\"\nContent-Transfer-Encoding: "
+      "base64\n\nYWJj\n--b--\n");
   EXPECT_EQ(mail.html(), "<b>Hi</b>");
   ASSERT_EQ(mail.attachments_size(), 1);
   EXPECT_EQ(mail.attachments(0).filename(), "a.pdf");
@@ -89,8 +92,10 @@ TEST_F(MailTest, WhatGMimeCantBearIsUndecodableWithItsHeaders) {
 
 TEST_F(MailTest, EveryCutOfAMailIsReadWithoutACrash) {
   const std::string raw =
-      "From: \"A\" <a@example.org>\r\nSubject: =?utf-8?Q?=C3?=\r\nContent-Type: multipart/alternative; boundary=\"b\"\r\n\r\n--b\r\n"
-      "Content-Type: text/plain\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\na=\r\n--b\r\nContent-Type: text/html\r\n\r\n"
+      "From: \"A\" <a@example.org>\r\nSubject: =?utf-8?Q?=C3?=\r\nContent-Type: multipart/alternative; "
+      "boundary=\"b\"\r\n\r\n--b\r\n"
+      "Content-Type: text/plain\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\na=\r\n--b\r\nContent-Type: "
+      "text/html\r\n\r\n"
       "<p>\r\n--b--\r\n";
   for (size_t i = 0; i <= raw.size(); ++i) EXPECT_TRUE(IsValidUtf8(ParseMail(raw.substr(0, i)).text()));
 }
@@ -100,11 +105,13 @@ TEST_F(MailTest, TheDigestIgnoresTraceHeadersAndLineEndsOnly) {
   EXPECT_EQ(Digest("Received: by a\n\tfor b\nDelivered-To: c\n" + mail), Digest(mail));
   EXPECT_EQ(Digest("From: a@example.org\r\nSubject: x\r\n\r\nbody\r\n"), Digest(mail));
   EXPECT_NE(Digest("X-Priority: 1\n" + mail), Digest(mail));
-  EXPECT_NE(Digest("From: a@example.org\nSubject: x\n\nReceived: body\n"), Digest("From: a@example.org\nSubject: x\n\n"));
+  EXPECT_NE(Digest("From: a@example.org\nSubject: x\n\nReceived: body\n"),
+            Digest("From: a@example.org\nSubject: x\n\n"));
 }
 
 TEST_F(MailTest, TheAnchorIsTheSameFromThreeFieldsAsFromTheWholeBlock) {
-  const std::string whole = "Received: x\r\nfrom: A\r\n <a@example.org>\r\nDate: today\r\nSubject: s\r\nMessage-Id: <1@x>\r\n\r\n";
+  const std::string whole =
+      "Received: x\r\nfrom: A\r\n <a@example.org>\r\nDate: today\r\nSubject: s\r\nMessage-Id: <1@x>\r\n\r\n";
   const std::string fields = "Message-Id: <1@x>\r\nfrom: A\r\n <a@example.org>\r\nDate: today\r\n\r\n";
   EXPECT_EQ(AnchorFromHeaders(whole, 5, 7), AnchorFromHeaders(fields, 5, 7));
   EXPECT_NE(AnchorFromHeaders(whole, 5, 7), AnchorFromHeaders(fields, 6, 7));

@@ -115,7 +115,8 @@ class Builder {
     const std::string disposition = absl::AsciiStrToLower(Str(g_mime_object_get_disposition(object)));
     const std::string filename = CleanFilename(Str(g_mime_part_get_filename(part)));
     std::string content = Content(part);
-    const bool attached = disposition == "attachment" || (!filename.empty() && type != "text/plain" && type != "text/html");
+    const bool attached =
+        disposition == "attachment" || (!filename.empty() && type != "text/plain" && type != "text/html");
     if (!attached && filename.empty() && (type == "text/plain" || type == "text/html")) {
       const std::string text = ToUtf8(content, Str(g_mime_object_get_content_type_parameter(object, "charset")));
       std::string* target = type == "text/plain" ? out_.mutable_text() : out_.mutable_html();
@@ -138,8 +139,8 @@ class Builder {
     GMimeObject* object = GMIME_OBJECT(part);
     std::string filename = Str(g_mime_object_get_content_disposition_parameter(object, "filename"));
     if (filename.empty()) filename = Str(g_mime_object_get_content_type_parameter(object, "name"));
-    Add(object, TypeOf(object), absl::AsciiStrToLower(Str(g_mime_object_get_disposition(object))), CleanFilename(filename),
-        bytes);
+    Add(object, TypeOf(object), absl::AsciiStrToLower(Str(g_mime_object_get_disposition(object))),
+        CleanFilename(filename), bytes);
   }
 
   void Add(GMimeObject* object, const std::string& type, const std::string& disposition, const std::string& filename,

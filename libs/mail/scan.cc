@@ -105,7 +105,8 @@ struct EncodedWord {
 
 bool ParseEncodedWord(std::string_view value, size_t at, EncodedWord& out) {
   const size_t charset_end = value.find('?', at + 2);
-  if (charset_end == std::string_view::npos || charset_end + 2 >= value.size() || value[charset_end + 2] != '?') return false;
+  if (charset_end == std::string_view::npos || charset_end + 2 >= value.size() || value[charset_end + 2] != '?')
+    return false;
   const char encoding = static_cast<char>(absl::ascii_tolower(static_cast<unsigned char>(value[charset_end + 1])));
   const size_t end = value.find("?=", charset_end + 3);
   if (end == std::string_view::npos || (encoding != 'b' && encoding != 'q')) return false;
@@ -174,8 +175,8 @@ std::string RawHeader(std::string_view header_block, std::string_view name) {
     }
     if (!HasField(line, name)) return true;
     const size_t colon = line.find(':');
-    if (colon == std::string_view::npos || absl::StripAsciiWhitespace(Av(line.substr(name.size(), colon - name.size())))
-                                                   .size() > 0) {
+    if (colon == std::string_view::npos ||
+        absl::StripAsciiWhitespace(Av(line.substr(name.size(), colon - name.size()))).size() > 0) {
       return true;
     }
     value = line.substr(colon + 1);
@@ -186,8 +187,8 @@ std::string RawHeader(std::string_view header_block, std::string_view name) {
 }
 
 std::optional<std::string> FindLimit(std::string_view raw) {
-  // Headers are recognised anywhere: inside of parts they count as well. What looks like one in a text does no harm below the
-  // limits.
+  // Headers are recognised anywhere: inside of parts they count as well. What looks like one in a text does no harm
+  // below the limits.
   size_t boundaries = 0;
   size_t multiparts = 0;
   size_t nested = 0;
@@ -225,8 +226,9 @@ std::optional<std::string> FindLimit(std::string_view raw) {
     folded.clear();
     if (reason) return false;
     if (line.starts_with("--")) ++boundaries;
-    for (const char* name : {"Content-Type", "Content-Disposition", "From", "To", "Cc", "Bcc", "Reply-To", "Sender",
-                             "Resent-From", "Resent-To", "Resent-Cc", "Mail-Followup-To", "Return-Path", "Disposition-Notification-To"}) {
+    for (const char* name :
+         {"Content-Type", "Content-Disposition", "From", "To", "Cc", "Bcc", "Reply-To", "Sender", "Resent-From",
+          "Resent-To", "Resent-Cc", "Mail-Followup-To", "Return-Path", "Disposition-Notification-To"}) {
       if (HasField(line, name) && line.find(':') != std::string_view::npos) folded = line;
     }
     return true;
@@ -236,7 +238,8 @@ std::optional<std::string> FindLimit(std::string_view raw) {
   if (multiparts > 0 && boundaries > 2 * kMaxParts) {
     return absl::StrCat("it has more than ", kMaxParts, " parts");
   }
-  if (multiparts > kMaxDepth || nested > 10 * kMaxDepth) return absl::StrCat("it is nested more than ", kMaxDepth, " deep");
+  if (multiparts > kMaxDepth || nested > 10 * kMaxDepth)
+    return absl::StrCat("it is nested more than ", kMaxDepth, " deep");
   return std::nullopt;
 }
 

@@ -15,7 +15,7 @@ inline constexpr size_t kMaxParts = 2000;
 inline constexpr size_t kMaxHeaderBytes = 1 << 20;  // of one header block
 inline constexpr size_t kMaxHeaders = 5000;         // of the whole mail's blocks, on average one a part and more
 inline constexpr size_t kMaxDepth = 50;
-inline constexpr size_t kMaxGroups = 100;           // colons outside of quotes in an address header
+inline constexpr size_t kMaxGroups = 100;  // colons outside of quotes in an address header
 
 // The header block: everything up to and including the empty line.
 std::string_view HeaderBlock(std::string_view raw);

@@ -41,8 +41,8 @@ class TcpDialer : public Dialer {
       if (last == NetError::kCancelled) co_return connected;
       failures.emplace_back(connected.message());
     }
-    co_return MakeNetError(last, absl::StrCat("no connection to ", host, " port ", port, ": ", absl::StrJoin(failures, "; "),
-                                              "."));
+    co_return MakeNetError(
+        last, absl::StrCat("no connection to ", host, " port ", port, ": ", absl::StrJoin(failures, "; "), "."));
   }
 
  private:

@@ -17,7 +17,7 @@ class Dialer {
   virtual ~Dialer() = default;
   // A connected TCP stream to host:port. Errors name the host, the phase and each address tried.
   virtual asio::awaitable<absl::StatusOr<std::unique_ptr<Stream>>> Dial(const std::string& host, uint16_t port,
-                                                                       absl::Duration timeout) = 0;
+                                                                        absl::Duration timeout) = 0;
 };
 
 // The real one. Streams it makes share TLS contexts per trust store (loading the system's store once).

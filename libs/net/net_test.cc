@@ -66,8 +66,10 @@ class NetTest : public ::testing::Test {
 
   // A private authority and a server certificate for `name`, valid for `days` (negative: expired).
   void MakeCertificate(const std::string& name, int days) {
-    Shell("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem -days 10 -subj "
-          "/CN=test-ca");
+    Shell(
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem -days 10 "
+        "-subj "
+        "/CN=test-ca");
     Shell("openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout s.key -out s.csr -subj /CN=server");
     std::ofstream(directory_ / "ext") << "subjectAltName=DNS:" << name << "\n";
     const std::string validity = days > 0 ? "-days " + std::to_string(days) : "-days -1";
@@ -83,8 +85,8 @@ class NetTest : public ::testing::Test {
     if (server_ == 0) {
       if (chdir(directory_.c_str()) != 0) _exit(1);
       if (freopen("/dev/null", "w", stdout) == nullptr || freopen("/dev/null", "w", stderr) == nullptr) _exit(1);
-      execlp("openssl", "openssl", "s_server", "-accept", ("127.0.0.1:" + std::to_string(port)).c_str(), "-cert", "s.pem",
-             "-key", "s.key", "-rev", nullptr);
+      execlp("openssl", "openssl", "s_server", "-accept", ("127.0.0.1:" + std::to_string(port)).c_str(), "-cert",
+             "s.pem", "-key", "s.key", "-rev", nullptr);
       _exit(1);
     }
     for (int i = 0; i < 200; ++i) {
@@ -184,7 +186,8 @@ TEST_F(NetTest, ARefusedPortNamesHostAndPort) {
   taken.Close();
   const absl::Status status = Try(taken.port(), "", false);
   EXPECT_EQ(GetNetError(status), NetError::kConnect);
-  EXPECT_NE(std::string(status.message()).find("localhost port " + std::to_string(taken.port())), std::string::npos) << status;
+  EXPECT_NE(std::string(status.message()).find("localhost port " + std::to_string(taken.port())), std::string::npos)
+      << status;
 }
 
 Task<void> DialName(Dialer& dialer, std::string host, std::optional<absl::Status>& out) {

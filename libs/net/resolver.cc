@@ -25,7 +25,7 @@ constexpr int kTries = 2;
 struct Query {
   explicit Query(const asio::any_io_executor& executor) : ended(executor) {}
   std::string host;
-  int status = ARES_ENODATA;                  // written before `done`
+  int status = ARES_ENODATA;                 // written before `done`
   std::vector<asio::ip::address> addresses;  // written before `done`
   std::atomic<bool> done{false};
   async::Event ended;
@@ -128,7 +128,8 @@ struct Resolver::Impl {
 Resolver::Resolver(asio::any_io_executor executor) : impl_(std::make_unique<Impl>()), executor_(std::move(executor)) {}
 Resolver::~Resolver() = default;
 
-async::Task<absl::StatusOr<std::vector<asio::ip::address>>> Resolver::Resolve(std::string host, absl::Duration timeout) {
+async::Task<absl::StatusOr<std::vector<asio::ip::address>>> Resolver::Resolve(std::string host,
+                                                                              absl::Duration timeout) {
   asio::error_code error;
   const asio::ip::address literal = asio::ip::make_address(host, error);
   if (!error) co_return std::vector<asio::ip::address>{literal};
@@ -149,8 +150,8 @@ async::Task<absl::StatusOr<std::vector<asio::ip::address>>> Resolver::Resolve(st
     }
   }
   if (query->addresses.empty()) {
-    co_return MakeNetError(NetError::kResolve, absl::StrCat("the name ", host, " has no address (",
-                                                            ares_strerror(query->status), ")."));
+    co_return MakeNetError(NetError::kResolve,
+                           absl::StrCat("the name ", host, " has no address (", ares_strerror(query->status), ")."));
   }
   co_return query->addresses;
 }

@@ -12,7 +12,8 @@ constexpr char kNetErrorUrl[] = "poststelle/net";
 }  // namespace
 
 absl::Status MakeNetError(NetError error, std::string_view message) {
-  const absl::StatusCode code = error == NetError::kCancelled ? absl::StatusCode::kCancelled : absl::StatusCode::kUnknown;
+  const absl::StatusCode code =
+      error == NetError::kCancelled ? absl::StatusCode::kCancelled : absl::StatusCode::kUnknown;
   absl::Status status(code, Av(message));
   status.SetPayload(kNetErrorUrl, absl::Cord(std::string(1, static_cast<char>('a' + static_cast<int>(error)))));
   return status;

@@ -14,14 +14,24 @@ namespace poststelle::net {
 
 // How a server's certificate is judged. TLS 1.2 or newer, SNI and name check against `server_name` always.
 struct TlsOptions {
-  std::string server_name;         // the configured name, never a CNAME's target
+  std::string server_name;          // the configured name, never a CNAME's target
   std::string ca_certificates_pem;  // empty: the system's; otherwise only these are trusted
 };
 
 // Why an operation on a stream failed; carried as the absl::Status payload kNetErrorUrl so that a policy can tell
 // apart what a message text would have to be parsed for.
 enum class NetError {
-  kResolve, kConnect, kTimeout, kClosed, kTls, kCertificateExpired, kCertificateName, kCertificateIssuer, kCancelled, kIo, kEgress,
+  kResolve,
+  kConnect,
+  kTimeout,
+  kClosed,
+  kTls,
+  kCertificateExpired,
+  kCertificateName,
+  kCertificateIssuer,
+  kCancelled,
+  kIo,
+  kEgress,
 };
 absl::Status MakeNetError(NetError error, std::string_view message);
 // The error behind a status that this library made; kIo for any other.

@@ -1,8 +1,8 @@
 #include "libs/net/tcp_stream.h"
 
+#include <openssl/err.h>
 #include <asio/experimental/as_tuple.hpp>
 #include <asio/use_awaitable.hpp>
-#include <openssl/err.h>
 
 #include <cerrno>
 #include <cstring>
@@ -112,7 +112,8 @@ asio::awaitable<absl::StatusOr<size_t>> TcpStream::ReadSome(char* buffer, size_t
       if (got > 0) co_return static_cast<size_t>(got);
       if (got == 0) co_return Fail(NetError::kClosed, "the server closed the connection.");
       if (errno == EINTR) continue;
-      if (errno != EAGAIN) co_return Fail(NetError::kClosed, absl::StrCat("the connection broke: ", std::strerror(errno), "."));
+      if (errno != EAGAIN)
+        co_return Fail(NetError::kClosed, absl::StrCat("the connection broke: ", std::strerror(errno), "."));
     }
     absl::Status ready = co_await Wait(next, deadline, timeout, "answer");
     if (!ready.ok()) co_return ready;
@@ -145,7 +146,8 @@ asio::awaitable<absl::Status> TcpStream::Write(std::string_view bytes, absl::Dur
         continue;
       }
       if (errno == EINTR) continue;
-      if (errno != EAGAIN) co_return Fail(NetError::kClosed, absl::StrCat("the connection broke: ", std::strerror(errno), "."));
+      if (errno != EAGAIN)
+        co_return Fail(NetError::kClosed, absl::StrCat("the connection broke: ", std::strerror(errno), "."));
     }
     absl::Status ready = co_await Wait(next, deadline, timeout, "room to send");
     if (!ready.ok()) co_return ready;

@@ -11,8 +11,8 @@
 
 namespace poststelle::net {
 
-// TLS works on the socket itself (SSL_set_fd), so that an idle connection keeps no buffers. One timer a stream: an operation
-// that would block arms it, and its expiry cancels the socket's wait.
+// TLS works on the socket itself (SSL_set_fd), so that an idle connection keeps no buffers. One timer a stream: an
+// operation that would block arms it, and its expiry cancels the socket's wait.
 class TcpStream : public Stream {
  public:
   TcpStream(asio::ip::tcp::socket socket, std::shared_ptr<TlsContexts> contexts, std::string peer);

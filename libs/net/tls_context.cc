@@ -1,9 +1,9 @@
 #include "libs/net/tls_context.h"
 
-#include <asio/ip/address.hpp>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
+#include <asio/ip/address.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "libs/base/ids.h"
@@ -82,12 +82,13 @@ absl::StatusOr<std::shared_ptr<TlsContexts::Store>> MakeStore(const std::string&
   SSL_CTX* context = store->context;
   SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION);
   SSL_CTX_set_verify(context, SSL_VERIFY_PEER, nullptr);
-  SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+  SSL_CTX_set_mode(context,
+                   SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
   SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
   SSL_CTX_set_app_data(context, store.get());
   SSL_CTX_sess_set_new_cb(context, KeepSession);
-  const bool loaded = pem.empty() ? SSL_CTX_set_default_verify_paths(context) == 1
-                                  : LoadPem(SSL_CTX_get_cert_store(context), pem);
+  const bool loaded =
+      pem.empty() ? SSL_CTX_set_default_verify_paths(context) == 1 : LoadPem(SSL_CTX_get_cert_store(context), pem);
   if (!loaded) return MakeNetError(NetError::kTls, "the trusted certificates could not be read");
   return store;
 }
@@ -140,14 +141,16 @@ absl::Status ExplainHandshake(SSL* ssl, const std::string& server_name) {
       return MakeNetError(NetError::kTls, absl::StrCat("the TLS handshake failed: ", LastError(), "."));
     case X509_V_ERR_CERT_HAS_EXPIRED:
       ERR_clear_error();
-      return MakeNetError(NetError::kCertificateExpired,
-                          absl::StrCat("the certificate of ", server_name, " expired on ",
-                                       DateOf(certificate == nullptr ? nullptr : X509_get0_notAfter(certificate)), "."));
+      return MakeNetError(
+          NetError::kCertificateExpired,
+          absl::StrCat("the certificate of ", server_name, " expired on ",
+                       DateOf(certificate == nullptr ? nullptr : X509_get0_notAfter(certificate)), "."));
     case X509_V_ERR_CERT_NOT_YET_VALID:
       ERR_clear_error();
-      return MakeNetError(NetError::kCertificateExpired,
-                          absl::StrCat("the certificate of ", server_name, " is not valid before ",
-                                       DateOf(certificate == nullptr ? nullptr : X509_get0_notBefore(certificate)), "."));
+      return MakeNetError(
+          NetError::kCertificateExpired,
+          absl::StrCat("the certificate of ", server_name, " is not valid before ",
+                       DateOf(certificate == nullptr ? nullptr : X509_get0_notBefore(certificate)), "."));
     case X509_V_ERR_HOSTNAME_MISMATCH:
     case X509_V_ERR_IP_ADDRESS_MISMATCH:
       ERR_clear_error();
@@ -156,8 +159,8 @@ absl::Status ExplainHandshake(SSL* ssl, const std::string& server_name) {
     default:
       ERR_clear_error();
       return MakeNetError(NetError::kCertificateIssuer,
-                          absl::StrCat("the certificate of ", server_name, " is not trusted: ",
-                                       X509_verify_cert_error_string(verdict), "."));
+                          absl::StrCat("the certificate of ", server_name,
+                                       " is not trusted: ", X509_verify_cert_error_string(verdict), "."));
   }
 }
 

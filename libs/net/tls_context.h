@@ -19,8 +19,8 @@ struct SslDeleter {
 };
 using SslPtr = std::unique_ptr<SSL, SslDeleter>;
 
-// One SSL_CTX a trust store (loading the system's for every connection costs more than the handshake), and the last session
-// of every server, so that the next poll resumes it. Thread-safe.
+// One SSL_CTX a trust store (loading the system's for every connection costs more than the handshake), and the last
+// session of every server, so that the next poll resumes it. Thread-safe.
 class TlsContexts {
  public:
   TlsContexts();

@@ -13,8 +13,8 @@ void SetLogLevel(Level level);
 // "debug", "info", "warning", "error"; false for anything else.
 bool ParseLevel(std::string_view text, Level& level);
 
-// Writes {"time", "level", "event", …fields}. `event` names what happened in dotted words ("poll.failed"). Invalid UTF-8 is
-// replaced; a line is one write(2), so that lines of threads never mix. Thread-safe.
+// Writes {"time", "level", "event", …fields}. `event` names what happened in dotted words ("poll.failed"). Invalid
+// UTF-8 is replaced; a line is one write(2), so that lines of threads never mix. Thread-safe.
 void Log(Level level, std::string_view event, const nlohmann::json& fields = nlohmann::json::object());
 
 }  // namespace poststelle::observe

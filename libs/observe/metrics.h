@@ -14,7 +14,8 @@
 
 namespace poststelle::observe {
 
-// Owns the registry and, once exposed, the HTTP server behind /metrics. Built in main, passed by reference. Thread-safe.
+// Owns the registry and, once exposed, the HTTP server behind /metrics. Built in main, passed by reference.
+// Thread-safe.
 class Metrics {
  public:
   using Labels = std::map<std::string, std::string>;

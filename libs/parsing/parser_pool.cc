@@ -1,5 +1,9 @@
 #include "libs/parsing/parser_pool.h"
 
+#include <spawn.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include <asio/experimental/as_tuple.hpp>
 #include <asio/posix/stream_descriptor.hpp>
 #include <asio/read.hpp>
@@ -7,10 +11,6 @@
 #include <asio/this_coro.hpp>
 #include <asio/use_awaitable.hpp>
 #include <asio/write.hpp>
-#include <spawn.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <csignal>
 #include <mutex>
@@ -88,7 +88,8 @@ class ParserPool::Child {
   }
 
   // One message. Empty result: the child is of no more use; `why` says what happened.
-  async::Task<std::optional<mail::ParsedMail>> Exchange(const std::string& raw, absl::Duration limit, std::string& why) {
+  async::Task<std::optional<mail::ParsedMail>> Exchange(const std::string& raw, absl::Duration limit,
+                                                        std::string& why) {
     asio::any_io_executor executor = co_await asio::this_coro::executor;
     asio::posix::stream_descriptor socket(executor, dup(fd_));
     auto expired = std::make_shared<bool>(false);

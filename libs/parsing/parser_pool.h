@@ -23,8 +23,8 @@ class ParserPool {
   ParserPool(asio::any_io_executor executor, Options options);
   ~ParserPool();  // Stop()
 
-  // Decodes `raw`. Never fails because of the mail: what kills or exhausts its children comes back with what our own scan could
-  // read and the mark undecodable.
+  // Decodes `raw`. Never fails because of the mail: what kills or exhausts its children comes back with what our own
+  // scan could read and the mark undecodable.
   async::Task<mail::ParsedMail> Parse(const std::string& raw);
   // Ends the children. Nobody may be parsing.
   void Stop();

@@ -40,7 +40,8 @@ std::string Format(const std::vector<std::string>& arguments) {
 absl::Status ErrorAnswer(const redisReply& reply) {
   const std::string text(reply.str, reply.len);
   if (absl::StartsWith(text, "NOSCRIPT")) return absl::NotFoundError(text);
-  for (const char* passing : {"LOADING", "READONLY", "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "OOM", "BUSY"}) {
+  for (const char* passing :
+       {"LOADING", "READONLY", "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "OOM", "BUSY"}) {
     if (absl::StartsWith(text, passing)) return absl::UnavailableError(absl::StrCat("Redis: ", text));
   }
   return absl::InternalError(absl::StrCat("Redis: ", text));
@@ -77,9 +78,7 @@ absl::StatusOr<Reply> Convert(const redisReply& reply) {
 
 absl::StatusOr<Address> ParseUrl(const std::string& url) {
   Address out;
-  auto wrong = [] {
-    return absl::InvalidArgumentError("give it as redis://[:password@]host[:port][/database]");
-  };
+  auto wrong = [] { return absl::InvalidArgumentError("give it as redis://[:password@]host[:port][/database]"); };
   constexpr std::string_view kScheme = "redis://";
   if (!url.starts_with(kScheme)) return wrong();
   std::string rest = url.substr(kScheme.size());
@@ -123,7 +122,7 @@ struct Client::State {
   asio::any_io_executor executor;
   async::Event work;
   std::mutex mutex;
-  std::deque<std::shared_ptr<Pending>> queue;   // guarded: to be written
+  std::deque<std::shared_ptr<Pending>> queue;    // guarded: to be written
   std::deque<std::shared_ptr<Pending>> waiting;  // guarded: written, not answered
   bool stopped = false;                          // guarded
 
@@ -290,8 +289,8 @@ async::Task<void> Client::Serve() {
     absl::Status status = co_await Open(connection);
     if (status.ok()) status = co_await Exchange(connection);
     if (absl::IsCancelled(status)) co_return;
-    state_->FailAll(absl::UnavailableError(absl::StrCat("Redis at ", address_.host, ":", address_.port, ": ",
-                                                        std::string(status.message()))));
+    state_->FailAll(absl::UnavailableError(
+        absl::StrCat("Redis at ", address_.host, ":", address_.port, ": ", std::string(status.message()))));
     const absl::Status slept = co_await async::Sleep(kReconnect);
     if (!slept.ok()) co_return;
   }

@@ -33,8 +33,8 @@ struct Reply {
 
 // Thread-safe. Connects at first use and again after a failure. Errors: kUnavailable for everything that concerns the
 // connection (also for LOADING, READONLY, MOVED and the like, which pass), kDeadlineExceeded after `kTimeout`,
-// kResourceExhausted above kMaxPending commands, kNotFound for NOSCRIPT, kInternal for any other error answer. A command that
-// failed may have been carried out: what is sent here must be repeatable.
+// kResourceExhausted above kMaxPending commands, kNotFound for NOSCRIPT, kInternal for any other error answer. A
+// command that failed may have been carried out: what is sent here must be repeatable.
 class Client {
  public:
   static constexpr absl::Duration kTimeout = absl::Seconds(5);

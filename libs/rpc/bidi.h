@@ -36,7 +36,8 @@ class Bidi : public grpc::ServerBidiReactor<Request, Response> {
   }
   bool cancelled() const { return cancelled_; }
 
-  static Bidi* Run(std::shared_ptr<Bidi> stream, const asio::any_io_executor& executor, async::Task<grpc::Status> handler) {
+  static Bidi* Run(std::shared_ptr<Bidi> stream, const asio::any_io_executor& executor,
+                   async::Task<grpc::Status> handler) {
     stream->self_ = stream;
     async::Spawn(executor, Drive(stream, std::move(handler)));
     return stream.get();

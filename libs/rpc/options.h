@@ -17,7 +17,8 @@ struct CommonOptions {
   std::string log_level = "info";
 };
 
-// Collects the options of one service. `--max-sessions` is also POSTSTELLE_FETCHER_MAX_SESSIONS for the service "fetcher".
+// Collects the options of one service. `--max-sessions` is also POSTSTELLE_FETCHER_MAX_SESSIONS for the service
+// "fetcher".
 class Options {
  public:
   Options(const std::string& service, const std::string& description);

@@ -36,8 +36,9 @@ absl::StatusOr<std::string> ReadPageToken(std::string_view key, std::string_view
   const bool decoded = absl::WebSafeBase64Unescape(Av(token), &bytes) && bytes.size() >= kMacBytes;
   const std::string position = decoded ? bytes.substr(kMacBytes) : std::string();
   if (!decoded || CRYPTO_memcmp(bytes.data(), Mac(key, arguments, position).data(), kMacBytes) != 0) {
-    return absl::InvalidArgumentError("not a token of this list; give the next_page_token of the page before, with the same "
-                                      "other arguments");
+    return absl::InvalidArgumentError(
+        "not a token of this list; give the next_page_token of the page before, with the same "
+        "other arguments");
   }
   return position;
 }

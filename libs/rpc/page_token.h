@@ -8,8 +8,8 @@
 
 namespace poststelle::rpc {
 
-// `position` is where the next page begins, `arguments` what the list was asked for (filters), `key` a secret or at least
-// installation-wide value of the service.
+// `position` is where the next page begins, `arguments` what the list was asked for (filters), `key` a secret or at
+// least installation-wide value of the service.
 std::string MakePageToken(std::string_view key, std::string_view arguments, std::string_view position);
 
 // The position; empty for an empty token. InvalidArgument for a token that this key did not make for these arguments.

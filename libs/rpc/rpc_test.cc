@@ -9,7 +9,8 @@ namespace poststelle::rpc {
 namespace {
 
 TEST(Status, EveryBadFieldTravels) {
-  const grpc::Status status = InvalidFields({{"mailbox.connection.port", "1 to 65535"}, {"mailbox.address", "missing"}});
+  const grpc::Status status =
+      InvalidFields({{"mailbox.connection.port", "1 to 65535"}, {"mailbox.address", "missing"}});
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_EQ(ReasonOf(status), "INVALID_FIELDS");
   ASSERT_EQ(ViolationsOf(status).size(), 2u);

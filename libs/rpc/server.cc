@@ -53,7 +53,8 @@ bool WritePortFile(const std::string& path, const std::string& address) {
 
 }  // namespace
 
-ServiceFrame::ServiceFrame(std::string name, CommonOptions options) : name_(std::move(name)), options_(std::move(options)) {
+ServiceFrame::ServiceFrame(std::string name, CommonOptions options)
+    : name_(std::move(name)), options_(std::move(options)) {
   const sigset_t set = StopSignals();
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
@@ -114,7 +115,8 @@ absl::Status ServiceFrame::Start() {
   }
   std::printf("listening %s\n", address.c_str());
   std::fflush(stdout);
-  observe::Log(observe::Level::kInfo, "service.started", {{"service", name_}, {"address", address}, {"metrics", *metrics}});
+  observe::Log(observe::Level::kInfo, "service.started",
+               {{"service", name_}, {"address", address}, {"metrics", *metrics}});
   return absl::OkStatus();
 }
 

@@ -34,8 +34,8 @@ class ServiceFrame {
 
   // Serves, and says where: a line "listening ADDRESS" on standard output, and the port file.
   absl::Status Start();
-  // Blocks until SIGTERM or SIGINT, then drains: not ready, `stop_work` (take no more work, finish what is in hand), streams
-  // ended, server down. A second signal exits at once with 130. Returns the exit code.
+  // Blocks until SIGTERM or SIGINT, then drains: not ready, `stop_work` (take no more work, finish what is in hand),
+  // streams ended, server down. A second signal exits at once with 130. Returns the exit code.
   int RunUntilSignal(const std::function<void()>& stop_work);
 
  private:

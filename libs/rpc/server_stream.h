@@ -10,8 +10,8 @@
 
 namespace poststelle::rpc {
 
-// What the coroutine writes to. Shared by gRPC (until OnDone) and the coroutine. One Write at a time, so a slow client holds
-// up its own stream and nothing else.
+// What the coroutine writes to. Shared by gRPC (until OnDone) and the coroutine. One Write at a time, so a slow client
+// holds up its own stream and nothing else.
 template <typename Response>
 class StreamOut : public grpc::ServerWriteReactor<Response>, public std::enable_shared_from_this<StreamOut<Response>> {
  public:

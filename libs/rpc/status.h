@@ -1,4 +1,5 @@
-// gRPC errors with google.rpc details: one ErrorInfo always, BadRequest with every bad field, RetryInfo when waiting helps.
+// gRPC errors with google.rpc details: one ErrorInfo always, BadRequest with every bad field, RetryInfo when waiting
+// helps.
 #pragma once
 
 #include <grpcpp/support/status.h>

@@ -82,7 +82,8 @@ absl::Status WriteSecretFile(const std::string& path, std::string_view content) 
   const std::string temporary = absl::StrCat(path, ".", RandomId());
   const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   if (fd < 0) return Errno(path, "be created");
-  const bool written = write(fd, content.data(), content.size()) == static_cast<ssize_t>(content.size()) && fsync(fd) == 0;
+  const bool written =
+      write(fd, content.data(), content.size()) == static_cast<ssize_t>(content.size()) && fsync(fd) == 0;
   close(fd);
   // link() fails if somebody was faster; then theirs counts.
   const bool linked = written && link(temporary.c_str(), path.c_str()) == 0;
@@ -105,7 +106,8 @@ absl::StatusOr<std::string> ReadSecretFile(const std::string& path) {
   if (fstat(fd, &info) != 0) {
     status = Errno(path, "be read");
   } else if ((info.st_mode & 0077) != 0) {
-    status = absl::FailedPreconditionError(absl::StrCat(path, " holds a secret and others may read it; run: chmod 600 ", path));
+    status = absl::FailedPreconditionError(
+        absl::StrCat(path, " holds a secret and others may read it; run: chmod 600 ", path));
   } else if (static_cast<size_t>(info.st_size) > kMaxFileBytes) {
     status = absl::FailedPreconditionError(absl::StrCat(path, " is too large for what it should hold"));
   } else {
@@ -172,10 +174,12 @@ absl::StatusOr<SecretString> Vault::Open(std::string_view sealed, std::string_vi
   const std::string key_id(sealed.substr(1, end - 1));
   auto key = keys_.find(key_id);
   if (key == keys_.end()) {
-    return absl::NotFoundError(absl::StrCat("the secret is sealed with key ", key_id, ", which the key file does not hold"));
+    return absl::NotFoundError(
+        absl::StrCat("the secret is sealed with key ", key_id, ", which the key file does not hold"));
   }
   const std::string associated = Associated(record_identity, key_id);
-  PS_ASSIGN_OR_RETURN(std::string data_key, Decrypt(key->second.Reveal(), sealed.substr(end + 1, kWrapped), associated));
+  PS_ASSIGN_OR_RETURN(std::string data_key,
+                      Decrypt(key->second.Reveal(), sealed.substr(end + 1, kWrapped), associated));
   const SecretString guard(std::move(data_key));
   PS_ASSIGN_OR_RETURN(std::string plain, Decrypt(guard.Reveal(), sealed.substr(end + 1 + kWrapped), associated));
   return SecretString(std::move(plain));

@@ -15,8 +15,8 @@ namespace poststelle::secrets {
 // Thread-safe (immutable after opening).
 class Vault {
  public:
-  // Reads the key file, or makes one with a random key (mode 0600) where there is none. Errors name the file and the fix:
-  // readable by others, malformed, not writable.
+  // Reads the key file, or makes one with a random key (mode 0600) where there is none. Errors name the file and the
+  // fix: readable by others, malformed, not writable.
   static absl::StatusOr<std::unique_ptr<Vault>> OpenOrCreate(const std::string& path);
 
   // AES-256-GCM under a fresh data key, which is wrapped by the first key. `record_identity` is authenticated with it.

@@ -77,13 +77,13 @@ absl::StatusOr<std::unique_ptr<Database>> Open(const std::string& url);
 
 // One schema step: additive, and readable by the version before.
 struct Migration {
-  int version;           // 1, 2, 3 … without gaps
+  int version;            // 1, 2, 3 … without gaps
   std::string_view name;  // for the log
   std::string_view sql;   // statements, separated by semicolons
 };
 
-// Brings the schema of `database` up to the last of `migrations` under a lock; others wait meanwhile. A database that is
-// newer than this program is kFailedPrecondition.
+// Brings the schema of `database` up to the last of `migrations` under a lock; others wait meanwhile. A database that
+// is newer than this program is kFailedPrecondition.
 async::Task<absl::Status> Migrate(Database& database, const std::vector<Migration>& migrations);
 
 }  // namespace poststelle::sql

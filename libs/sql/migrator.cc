@@ -35,10 +35,12 @@ std::vector<std::string> Split(std::string_view sql) {
 async::Task<absl::Status> Migrate(Database& database, const std::vector<Migration>& migrations) {
   // One write transaction is the lock: whoever comes second finds everything done.
   Work work = [&migrations](Transaction& tx) -> async::Task<absl::Status> {
-    PS_CO_RETURN_IF_ERROR((co_await tx.Execute("CREATE TABLE IF NOT EXISTS schema_migration (version INTEGER PRIMARY KEY, "
-                                               "name TEXT NOT NULL)"))
-                              .status());
-    PS_CO_ASSIGN_OR_RETURN(Result present, co_await tx.Execute("SELECT COALESCE(MAX(version), 0) FROM schema_migration"));
+    PS_CO_RETURN_IF_ERROR(
+        (co_await tx.Execute("CREATE TABLE IF NOT EXISTS schema_migration (version INTEGER PRIMARY KEY, "
+                             "name TEXT NOT NULL)"))
+            .status());
+    PS_CO_ASSIGN_OR_RETURN(Result present,
+                           co_await tx.Execute("SELECT COALESCE(MAX(version), 0) FROM schema_migration"));
     const int64_t version = present.rows[0].Int(0);
     const int64_t known = migrations.empty() ? 0 : migrations.back().version;
     if (version > known) {
@@ -52,9 +54,9 @@ async::Task<absl::Status> Migrate(Database& database, const std::vector<Migratio
         PS_CO_RETURN_IF_ERROR((co_await tx.Execute(statement)).status());
       }
       std::vector<Value> params{int64_t{step.version}, std::string(step.name)};
-      PS_CO_RETURN_IF_ERROR((co_await tx.Execute("INSERT INTO schema_migration (version, name) VALUES ($1, $2)",
-                                                 std::move(params)))
-                                .status());
+      PS_CO_RETURN_IF_ERROR(
+          (co_await tx.Execute("INSERT INTO schema_migration (version, name) VALUES ($1, $2)", std::move(params)))
+              .status());
     }
     co_return absl::OkStatus();
   };

@@ -44,8 +44,9 @@ absl::Status ToStatus(int code, sqlite3* db, std::string_view doing) {
     case SQLITE_LOCKED:
       return absl::UnavailableError(text);
     case SQLITE_CONSTRAINT:
-      return code == SQLITE_CONSTRAINT_UNIQUE || code == SQLITE_CONSTRAINT_PRIMARYKEY ? absl::AlreadyExistsError(text)
-                                                                                      : absl::InvalidArgumentError(text);
+      return code == SQLITE_CONSTRAINT_UNIQUE || code == SQLITE_CONSTRAINT_PRIMARYKEY
+                 ? absl::AlreadyExistsError(text)
+                 : absl::InvalidArgumentError(text);
     case SQLITE_TOOBIG:
     case SQLITE_MISMATCH:
       return absl::InvalidArgumentError(text);
@@ -71,8 +72,9 @@ class Connection : public Transaction {
       return ToStatus(rc, db_, absl::StrCat("can't open database ", path));
     }
     sqlite3_busy_timeout(db_, kBusyTimeoutMs);
-    for (const char* pragma : {"PRAGMA page_size = 16384", "PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL",
-                               "PRAGMA foreign_keys = ON", "PRAGMA journal_size_limit = 67108864", "PRAGMA cache_size = -32768"}) {
+    for (const char* pragma :
+         {"PRAGMA page_size = 16384", "PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL",
+          "PRAGMA foreign_keys = ON", "PRAGMA journal_size_limit = 67108864", "PRAGMA cache_size = -32768"}) {
       PS_RETURN_IF_ERROR(Plain(pragma, absl::StrCat("can't set up database ", path)));
     }
     return writer ? absl::OkStatus() : Plain("PRAGMA query_only = ON", "can't set up the reader");
@@ -100,8 +102,8 @@ class Connection : public Transaction {
     auto it = statements_.find(std::string(sql));
     if (it != statements_.end()) return it->second;
     sqlite3_stmt* statement = nullptr;
-    const int rc = sqlite3_prepare_v3(db_, sql.data(), static_cast<int>(sql.size()), SQLITE_PREPARE_PERSISTENT, &statement,
-                                      nullptr);
+    const int rc = sqlite3_prepare_v3(db_, sql.data(), static_cast<int>(sql.size()), SQLITE_PREPARE_PERSISTENT,
+                                      &statement, nullptr);
     if (rc != SQLITE_OK) return ToStatus(rc, db_, "prepare");
     statements_.emplace(std::string(sql), statement);
     return statement;
@@ -165,8 +167,8 @@ class Connection : public Transaction {
   std::unordered_map<std::string, sqlite3_stmt*> statements_;
 };
 
-// A connection on a thread of its own that runs one transaction at a time. Statements complete where they are awaited, so a
-// transaction never suspends half way and no lock is held across an await.
+// A connection on a thread of its own that runs one transaction at a time. Statements complete where they are awaited,
+// so a transaction never suspends half way and no lock is held across an await.
 class Lane {
  public:
   Lane() : runtime_(1) {}

@@ -13,7 +13,8 @@ namespace poststelle::config {
 grpc::Status CredentialService::Authorize(const grpc::CallbackServerContext& context) const {
   auto it = context.client_metadata().find("authorization");
   if (it == context.client_metadata().end()) {
-    return rpc::Error(grpc::StatusCode::UNAUTHENTICATED, "TOKEN_MISSING", "credentials are for the fetcher's identity only");
+    return rpc::Error(grpc::StatusCode::UNAUTHENTICATED, "TOKEN_MISSING",
+                      "credentials are for the fetcher's identity only");
   }
   const std::string given(it->second.data(), it->second.size());
   const std::string wanted = "Bearer " + std::string(token_.Reveal());

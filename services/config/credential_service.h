@@ -10,9 +10,11 @@ namespace poststelle::config {
 
 class CredentialService : public v1::CredentialService::CallbackService {
  public:
-  CredentialService(asio::any_io_executor executor, MailboxStore& store, const secrets::Vault& vault, SecretString token)
+  CredentialService(asio::any_io_executor executor, MailboxStore& store, const secrets::Vault& vault,
+                    SecretString token)
       : executor_(std::move(executor)), store_(store), vault_(vault), token_(std::move(token)) {}
-  grpc::ServerUnaryReactor* GetCredentials(grpc::CallbackServerContext* context, const v1::GetCredentialsRequest* request,
+  grpc::ServerUnaryReactor* GetCredentials(grpc::CallbackServerContext* context,
+                                           const v1::GetCredentialsRequest* request,
                                            v1::GetCredentialsResponse* response) override;
 
  private:

@@ -8,7 +8,8 @@ namespace poststelle::config {
 
 using google::protobuf::util::FieldMaskUtil;
 
-std::vector<rpc::Violation> Merge(const v1::Mailbox& update, const google::protobuf::FieldMask& mask, v1::Mailbox& stored) {
+std::vector<rpc::Violation> Merge(const v1::Mailbox& update, const google::protobuf::FieldMask& mask,
+                                  v1::Mailbox& stored) {
   std::vector<rpc::Violation> violations;
   auto wrong = [&violations](const std::string& field, const std::string& description) {
     rpc::Violation violation;

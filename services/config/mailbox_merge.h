@@ -10,8 +10,9 @@
 
 namespace poststelle::config {
 
-// Puts the masked fields of `update` into `stored`: an absent mask takes what is set, "*" everything. Output fields, the name and
-// the direction are never changed; trying to change the direction, or an unknown path, is a violation.
-std::vector<rpc::Violation> Merge(const v1::Mailbox& update, const google::protobuf::FieldMask& mask, v1::Mailbox& stored);
+// Puts the masked fields of `update` into `stored`: an absent mask takes what is set, "*" everything. Output fields,
+// the name and the direction are never changed; trying to change the direction, or an unknown path, is a violation.
+std::vector<rpc::Violation> Merge(const v1::Mailbox& update, const google::protobuf::FieldMask& mask,
+                                  v1::Mailbox& stored);
 
 }  // namespace poststelle::config

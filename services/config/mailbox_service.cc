@@ -36,7 +36,8 @@ std::string IdOf(const std::string& name) {
 }
 
 grpc::Status BadName(const std::string& field) {
-  return rpc::InvalidFields({Wrong(field, "must be mailboxes/{mailbox}, with 4 to 63 characters of a-z, 0-9 and hyphen")});
+  return rpc::InvalidFields(
+      {Wrong(field, "must be mailboxes/{mailbox}, with 4 to 63 characters of a-z, 0-9 and hyphen")});
 }
 
 // "epoch.revision"
@@ -47,7 +48,8 @@ absl::StatusOr<int64_t> ParseToken(const std::string& epoch, const std::string& 
   int64_t revision = -1;
   if (dot != std::string::npos) std::from_chars(token.data() + dot + 1, token.data() + token.size(), revision);
   if (revision < 0) return absl::InvalidArgumentError("resume_token: not a token of this service");
-  if (token.substr(0, dot) != epoch) return absl::OutOfRangeError("the token is of another database; watch without a token");
+  if (token.substr(0, dot) != epoch)
+    return absl::OutOfRangeError("the token is of another database; watch without a token");
   return revision;
 }
 
@@ -68,7 +70,8 @@ async::Task<grpc::Status> Watch(MailboxStore& store, std::string epoch, std::str
   } else {
     absl::StatusOr<int64_t> parsed = ParseToken(epoch, resume_token);
     if (absl::IsOutOfRange(parsed.status())) {
-      co_return rpc::Error(grpc::StatusCode::OUT_OF_RANGE, "REVISION_COMPACTED", std::string(parsed.status().message()));
+      co_return rpc::Error(grpc::StatusCode::OUT_OF_RANGE, "REVISION_COMPACTED",
+                           std::string(parsed.status().message()));
     }
     if (!parsed.ok()) co_return rpc::InvalidFields({Wrong("resume_token", "not a token of this service")});
     revision = *parsed;
@@ -106,14 +109,17 @@ async::Task<grpc::Status> Watch(MailboxStore& store, std::string epoch, std::str
 
 }  // namespace
 
-std::string PasswordRecord(const std::string& mailbox_id) { return absl::StrCat("mailboxes/", mailbox_id, "/password"); }
+std::string PasswordRecord(const std::string& mailbox_id) {
+  return absl::StrCat("mailboxes/", mailbox_id, "/password");
+}
 
 grpc::ServerUnaryReactor* MailboxService::CreateMailbox(grpc::CallbackServerContext* context,
                                                         const v1::CreateMailboxRequest* request,
                                                         v1::CreateMailboxResponse* response) {
   return rpc::Unary(context, executor_, Create(*request, *response));
 }
-grpc::ServerUnaryReactor* MailboxService::GetMailbox(grpc::CallbackServerContext* context, const v1::GetMailboxRequest* request,
+grpc::ServerUnaryReactor* MailboxService::GetMailbox(grpc::CallbackServerContext* context,
+                                                     const v1::GetMailboxRequest* request,
                                                      v1::GetMailboxResponse* response) {
   return rpc::Unary(context, executor_, Get(*request, *response));
 }
@@ -128,11 +134,12 @@ grpc::ServerUnaryReactor* MailboxService::UpdateMailbox(grpc::CallbackServerCont
   return rpc::Unary(context, executor_, Update(*request, *response));
 }
 grpc::ServerUnaryReactor* MailboxService::DeleteMailbox(grpc::CallbackServerContext* context,
-                                                        const v1::DeleteMailboxRequest* request, google::protobuf::Empty*) {
+                                                        const v1::DeleteMailboxRequest* request,
+                                                        google::protobuf::Empty*) {
   return rpc::Unary(context, executor_, Delete(*request));
 }
-grpc::ServerWriteReactor<v1::WatchMailboxesResponse>* MailboxService::WatchMailboxes(grpc::CallbackServerContext*,
-                                                                                     const v1::WatchMailboxesRequest* request) {
+grpc::ServerWriteReactor<v1::WatchMailboxesResponse>* MailboxService::WatchMailboxes(
+    grpc::CallbackServerContext*, const v1::WatchMailboxesRequest* request) {
   auto stream = std::make_shared<WatchStream>(executor_);
   return WatchStream::Run(stream, executor_, Watch(store_, epoch_, request->resume_token(), stream, draining_));
 }
@@ -148,11 +155,13 @@ absl::StatusOr<StoredMailbox> MailboxService::Seal(v1::Mailbox mailbox) const {
   return out;
 }
 
-async::Task<grpc::Status> MailboxService::Create(const v1::CreateMailboxRequest& request, v1::CreateMailboxResponse& response) {
+async::Task<grpc::Status> MailboxService::Create(const v1::CreateMailboxRequest& request,
+                                                 v1::CreateMailboxResponse& response) {
   v1::Mailbox mailbox = request.mailbox();
   std::vector<rpc::Violation> violations = CompleteAndValidate(mailbox, min_interval_, true);
   if (!request.mailbox_id().empty() && !IsMailboxId(request.mailbox_id())) {
-    violations.push_back(Wrong("mailbox_id", "must have 4 to 63 characters of a-z, 0-9 and hyphen and start with a letter"));
+    violations.push_back(
+        Wrong("mailbox_id", "must have 4 to 63 characters of a-z, 0-9 and hyphen and start with a letter"));
   }
   if (request.request_id().size() > 128) violations.push_back(Wrong("request_id", "must have at most 128 characters"));
   if (!violations.empty()) co_return rpc::InvalidFields(violations);
@@ -179,7 +188,8 @@ async::Task<grpc::Status> MailboxService::Get(const v1::GetMailboxRequest& reque
   co_return grpc::Status::OK;
 }
 
-async::Task<grpc::Status> MailboxService::List(const v1::ListMailboxesRequest& request, v1::ListMailboxesResponse& response) {
+async::Task<grpc::Status> MailboxService::List(const v1::ListMailboxesRequest& request,
+                                               v1::ListMailboxesResponse& response) {
   std::vector<rpc::Violation> violations;
   absl::StatusOr<int> size = rpc::PageSize(request.page_size(), 50, 1000);
   absl::StatusOr<std::string> after = rpc::ReadPageToken(epoch_, "mailboxes", request.page_token());
@@ -199,7 +209,8 @@ async::Task<grpc::Status> MailboxService::List(const v1::ListMailboxesRequest& r
   co_return grpc::Status::OK;
 }
 
-async::Task<grpc::Status> MailboxService::Update(const v1::UpdateMailboxRequest& request, v1::UpdateMailboxResponse& response) {
+async::Task<grpc::Status> MailboxService::Update(const v1::UpdateMailboxRequest& request,
+                                                 v1::UpdateMailboxResponse& response) {
   const std::string id = IdOf(request.mailbox().name());
   if (id.empty()) co_return BadName("mailbox.name");
   absl::StatusOr<StoredMailbox> stored = co_await store_.Get(id);

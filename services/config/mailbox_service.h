@@ -18,7 +18,11 @@ class MailboxService : public v1::MailboxService::CallbackService {
  public:
   MailboxService(asio::any_io_executor executor, MailboxStore& store, const secrets::Vault& vault, std::string epoch,
                  absl::Duration min_interval, const std::atomic<bool>& draining)
-      : executor_(std::move(executor)), store_(store), vault_(vault), epoch_(std::move(epoch)), min_interval_(min_interval),
+      : executor_(std::move(executor)),
+        store_(store),
+        vault_(vault),
+        epoch_(std::move(epoch)),
+        min_interval_(min_interval),
         draining_(draining) {}
 
   grpc::ServerUnaryReactor* CreateMailbox(grpc::CallbackServerContext* context, const v1::CreateMailboxRequest* request,
@@ -31,8 +35,8 @@ class MailboxService : public v1::MailboxService::CallbackService {
                                           v1::UpdateMailboxResponse* response) override;
   grpc::ServerUnaryReactor* DeleteMailbox(grpc::CallbackServerContext* context, const v1::DeleteMailboxRequest* request,
                                           google::protobuf::Empty* response) override;
-  grpc::ServerWriteReactor<v1::WatchMailboxesResponse>* WatchMailboxes(grpc::CallbackServerContext* context,
-                                                                       const v1::WatchMailboxesRequest* request) override;
+  grpc::ServerWriteReactor<v1::WatchMailboxesResponse>* WatchMailboxes(
+      grpc::CallbackServerContext* context, const v1::WatchMailboxesRequest* request) override;
 
  private:
   async::Task<grpc::Status> Create(const v1::CreateMailboxRequest& request, v1::CreateMailboxResponse& response);

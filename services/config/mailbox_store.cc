@@ -54,7 +54,8 @@ absl::Status NotFound(const std::string& id) {
 }
 
 absl::Status EtagMismatch(const std::string& id) {
-  return WithReason(absl::AbortedError(absl::StrCat("mailboxes/", id, " was changed meanwhile; read it again")), "ETAG_MISMATCH");
+  return WithReason(absl::AbortedError(absl::StrCat("mailboxes/", id, " was changed meanwhile; read it again")),
+                    "ETAG_MISMATCH");
 }
 
 async::Task<absl::StatusOr<std::optional<StoredMailbox>>> Read(sql::Transaction& tx, const std::string& id) {
@@ -71,26 +72,29 @@ async::Task<absl::StatusOr<std::optional<StoredMailbox>>> Read(sql::Transaction&
 
 async::Task<absl::Status> LogChange(sql::Transaction& tx, const std::string& id, int64_t history) {
   Params params{id};
-  PS_CO_RETURN_IF_ERROR((co_await tx.Execute("INSERT INTO mailbox_change (revision, mailbox_id) SELECT COALESCE(MAX(revision), "
-                                             "0) + 1, $1 FROM mailbox_change",
-                                             std::move(params)))
-                            .status());
+  PS_CO_RETURN_IF_ERROR(
+      (co_await tx.Execute("INSERT INTO mailbox_change (revision, mailbox_id) SELECT COALESCE(MAX(revision), "
+                           "0) + 1, $1 FROM mailbox_change",
+                           std::move(params)))
+          .status());
   // The newest one always stays, so that revisions never start anew.
   Params keep{std::max<int64_t>(history, 1)};
-  co_return (co_await tx.Execute("DELETE FROM mailbox_change WHERE revision <= (SELECT MAX(revision) FROM mailbox_change) - $1",
-                                 std::move(keep)))
+  co_return (co_await tx.Execute(
+                 "DELETE FROM mailbox_change WHERE revision <= (SELECT MAX(revision) FROM mailbox_change) - $1",
+                 std::move(keep)))
       .status();
 }
 
 async::Task<absl::Status> CheckName(sql::Transaction& tx, const v1::Mailbox& mailbox) {
   Params params{NameKey(mailbox.display_name()), IdOf(mailbox)};
-  PS_CO_ASSIGN_OR_RETURN(
-      sql::Result taken,
-      co_await tx.Execute("SELECT mailbox_id FROM mailbox WHERE name_key = $1 AND mailbox_id <> $2", std::move(params)));
+  PS_CO_ASSIGN_OR_RETURN(sql::Result taken,
+                         co_await tx.Execute("SELECT mailbox_id FROM mailbox WHERE name_key = $1 AND mailbox_id <> $2",
+                                             std::move(params)));
   if (taken.rows.empty()) co_return absl::OkStatus();
-  co_return WithReason(absl::AlreadyExistsError(absl::StrCat("mailboxes/", taken.rows[0].Text(0), " is called \"",
-                                                             mailbox.display_name(), "\" already; choose another display_name")),
-                       "DISPLAY_NAME_TAKEN");
+  co_return WithReason(
+      absl::AlreadyExistsError(absl::StrCat("mailboxes/", taken.rows[0].Text(0), " is called \"",
+                                            mailbox.display_name(), "\" already; choose another display_name")),
+      "DISPLAY_NAME_TAKEN");
 }
 
 async::Task<absl::Status> Store(sql::Transaction& tx, StoredMailbox& stored) {
@@ -103,10 +107,11 @@ async::Task<absl::Status> Store(sql::Transaction& tx, StoredMailbox& stored) {
   }
   Params params{IdOf(mailbox), NameKey(mailbox.display_name()), sql::Blob{mailbox.SerializeAsString()},
                 sql::Blob{stored.sealed_password}, mailbox.etag()};
-  co_return (co_await tx.Execute("INSERT INTO mailbox (mailbox_id, name_key, definition, sealed_password, etag) VALUES ($1, $2, "
-                                 "$3, $4, $5) ON CONFLICT (mailbox_id) DO UPDATE SET name_key = excluded.name_key, definition "
-                                 "= excluded.definition, sealed_password = excluded.sealed_password, etag = excluded.etag",
-                                 std::move(params)))
+  co_return (co_await tx.Execute(
+                 "INSERT INTO mailbox (mailbox_id, name_key, definition, sealed_password, etag) VALUES ($1, $2, "
+                 "$3, $4, $5) ON CONFLICT (mailbox_id) DO UPDATE SET name_key = excluded.name_key, definition "
+                 "= excluded.definition, sealed_password = excluded.sealed_password, etag = excluded.etag",
+                 std::move(params)))
       .status();
 }
 
@@ -124,9 +129,10 @@ async::Task<absl::StatusOr<std::string>> MailboxStore::Epoch() {
   std::string epoch;
   sql::Work work = [&epoch](sql::Transaction& tx) -> async::Task<absl::Status> {
     Params fresh{RandomId()};
-    PS_CO_RETURN_IF_ERROR((co_await tx.Execute("INSERT INTO config_epoch (id, epoch) VALUES (1, $1) ON CONFLICT DO NOTHING",
-                                               std::move(fresh)))
-                              .status());
+    PS_CO_RETURN_IF_ERROR(
+        (co_await tx.Execute("INSERT INTO config_epoch (id, epoch) VALUES (1, $1) ON CONFLICT DO NOTHING",
+                             std::move(fresh)))
+            .status());
     PS_CO_ASSIGN_OR_RETURN(sql::Result row, co_await tx.Execute("SELECT epoch FROM config_epoch"));
     epoch = row.rows[0].Text(0);
     co_return absl::OkStatus();
@@ -141,9 +147,10 @@ async::Task<absl::StatusOr<v1::Mailbox>> MailboxStore::Create(StoredMailbox mail
   sql::Work work = [&, this](sql::Transaction& tx) -> async::Task<absl::Status> {
     if (!request_id.empty()) {
       Params params{request_id};
-      PS_CO_ASSIGN_OR_RETURN(sql::Result seen,
-                             co_await tx.Execute("SELECT request_hash, mailbox_id FROM create_request WHERE request_id = $1",
-                                                 std::move(params)));
+      PS_CO_ASSIGN_OR_RETURN(
+          sql::Result seen,
+          co_await tx.Execute("SELECT request_hash, mailbox_id FROM create_request WHERE request_id = $1",
+                              std::move(params)));
       if (!seen.rows.empty()) {
         if (seen.rows[0].Text(0) != request_hash) {
           co_return WithReason(absl::InvalidArgumentError("request_id was used for another request; choose a new one"),
@@ -158,7 +165,8 @@ async::Task<absl::StatusOr<v1::Mailbox>> MailboxStore::Create(StoredMailbox mail
     const std::string id = IdOf(mailbox.mailbox);
     PS_CO_ASSIGN_OR_RETURN(std::optional<StoredMailbox> there, co_await Read(tx, id));
     if (there) {
-      co_return WithReason(absl::AlreadyExistsError(absl::StrCat("mailboxes/", id, " exists already")), "MAILBOX_EXISTS");
+      co_return WithReason(absl::AlreadyExistsError(absl::StrCat("mailboxes/", id, " exists already")),
+                           "MAILBOX_EXISTS");
     }
     PS_CO_RETURN_IF_ERROR(co_await CheckName(tx, mailbox.mailbox));
     StoredMailbox fresh = mailbox;
@@ -196,11 +204,13 @@ async::Task<absl::StatusOr<std::vector<v1::Mailbox>>> MailboxStore::List(std::st
   std::vector<v1::Mailbox> out;
   sql::Work work = [&](sql::Transaction& tx) -> async::Task<absl::Status> {
     Params params{after, int64_t{limit}};
-    PS_CO_ASSIGN_OR_RETURN(sql::Result rows,
-                           co_await tx.Execute("SELECT definition FROM mailbox WHERE name_key > $1 ORDER BY name_key LIMIT $2",
-                                               std::move(params)));
+    PS_CO_ASSIGN_OR_RETURN(
+        sql::Result rows,
+        co_await tx.Execute("SELECT definition FROM mailbox WHERE name_key > $1 ORDER BY name_key LIMIT $2",
+                            std::move(params)));
     for (const sql::Row& row : rows.rows) {
-      if (!out.emplace_back().ParseFromString(row.Text(0))) co_return absl::DataLossError("a stored mailbox is damaged");
+      if (!out.emplace_back().ParseFromString(row.Text(0)))
+        co_return absl::DataLossError("a stored mailbox is damaged");
     }
     co_return absl::OkStatus();
   };
@@ -219,7 +229,8 @@ async::Task<absl::StatusOr<v1::Mailbox>> MailboxStore::Update(StoredMailbox mail
     StoredMailbox next = mailbox;
     if (next.sealed_password.empty()) next.sealed_password = before->sealed_password;
     const v1::Mailbox& old = before->mailbox;
-    next.mailbox.set_connection_generation(old.connection_generation() + (ConnectionChanged(old, next.mailbox) ? 1 : 0));
+    next.mailbox.set_connection_generation(old.connection_generation() +
+                                           (ConnectionChanged(old, next.mailbox) ? 1 : 0));
     next.mailbox.set_enable_generation(old.enable_generation() + (!old.enabled() && next.mailbox.enabled() ? 1 : 0));
     PS_CO_RETURN_IF_ERROR(co_await Store(tx, next));
     out = next.mailbox;
@@ -245,11 +256,13 @@ async::Task<absl::Status> MailboxStore::Delete(std::string id, std::string expec
 async::Task<absl::StatusOr<MailboxStore::Snapshot>> MailboxStore::ReadSnapshot() {
   Snapshot out;
   sql::Work work = [&out](sql::Transaction& tx) -> async::Task<absl::Status> {
-    PS_CO_ASSIGN_OR_RETURN(sql::Result revision, co_await tx.Execute("SELECT COALESCE(MAX(revision), 0) FROM mailbox_change"));
+    PS_CO_ASSIGN_OR_RETURN(sql::Result revision,
+                           co_await tx.Execute("SELECT COALESCE(MAX(revision), 0) FROM mailbox_change"));
     out.revision = revision.rows[0].Int(0);
     PS_CO_ASSIGN_OR_RETURN(sql::Result rows, co_await tx.Execute("SELECT definition FROM mailbox ORDER BY mailbox_id"));
     for (const sql::Row& row : rows.rows) {
-      if (!out.mailboxes.emplace_back().ParseFromString(row.Text(0))) co_return absl::DataLossError("a stored mailbox is damaged");
+      if (!out.mailboxes.emplace_back().ParseFromString(row.Text(0)))
+        co_return absl::DataLossError("a stored mailbox is damaged");
     }
     co_return absl::OkStatus();
   };
@@ -264,15 +277,17 @@ async::Task<absl::StatusOr<std::vector<Change>>> MailboxStore::ReadChanges(int64
                            co_await tx.Execute("SELECT COALESCE(MIN(revision), 1), COALESCE(MAX(revision), 0) FROM "
                                                "mailbox_change"));
     if (revision + 1 < bounds.rows[0].Int(0) || revision > bounds.rows[0].Int(1)) {
-      co_return WithReason(absl::OutOfRangeError("the changes since this token are no longer kept; watch without a token"),
-                           "REVISION_COMPACTED");
+      co_return WithReason(
+          absl::OutOfRangeError("the changes since this token are no longer kept; watch without a token"),
+          "REVISION_COMPACTED");
     }
     Params params{revision, int64_t{kChangesAtOnce}};
-    PS_CO_ASSIGN_OR_RETURN(sql::Result rows,
-                           co_await tx.Execute("SELECT c.revision, c.mailbox_id, m.definition FROM mailbox_change c LEFT JOIN "
-                                               "mailbox m ON m.mailbox_id = c.mailbox_id WHERE c.revision > $1 ORDER BY "
-                                               "c.revision LIMIT $2",
-                                               std::move(params)));
+    PS_CO_ASSIGN_OR_RETURN(
+        sql::Result rows,
+        co_await tx.Execute("SELECT c.revision, c.mailbox_id, m.definition FROM mailbox_change c LEFT JOIN "
+                            "mailbox m ON m.mailbox_id = c.mailbox_id WHERE c.revision > $1 ORDER BY "
+                            "c.revision LIMIT $2",
+                            std::move(params)));
     for (const sql::Row& row : rows.rows) {
       Change change;
       change.revision = row.Int(0);

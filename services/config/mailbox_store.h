@@ -36,9 +36,10 @@ class MailboxStore {
 
   // Names this database's history of changes. Made at the first call.
   async::Task<absl::StatusOr<std::string>> Epoch();
-  // Stores a new mailbox; sets times, generations and etag. With a request id that was seen before: the mailbox of then if the
-  // request was the same, kInvalidArgument (REQUEST_ID_REUSED) if not.
-  async::Task<absl::StatusOr<v1::Mailbox>> Create(StoredMailbox mailbox, std::string request_id, std::string request_hash);
+  // Stores a new mailbox; sets times, generations and etag. With a request id that was seen before: the mailbox of then
+  // if the request was the same, kInvalidArgument (REQUEST_ID_REUSED) if not.
+  async::Task<absl::StatusOr<v1::Mailbox>> Create(StoredMailbox mailbox, std::string request_id,
+                                                  std::string request_hash);
   async::Task<absl::StatusOr<StoredMailbox>> Get(std::string id);
   // By display name behind `after` (a name key), at most `limit`.
   async::Task<absl::StatusOr<std::vector<v1::Mailbox>>> List(std::string after, int limit);

@@ -22,7 +22,8 @@ bool HasControl(const std::string& text) {
 }
 
 bool IsPem(const std::string& pem) {
-  const std::unique_ptr<BIO, decltype(&BIO_free)> bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())), BIO_free);
+  const std::unique_ptr<BIO, decltype(&BIO_free)> bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())),
+                                                      BIO_free);
   X509* certificate = PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr);
   const bool good = certificate != nullptr;
   X509_free(certificate);
@@ -78,8 +79,10 @@ class Validator {
     } else if (connection.encryption() == v1::Connection::ENCRYPTION_UNSPECIFIED) {
       connection.set_encryption(v1::Connection::ENCRYPTION_TLS);
     }
-    if (connection.port() == 0) connection.set_port(connection.encryption() == v1::Connection::ENCRYPTION_TLS ? 993 : 143);
-    if (connection.port() < 1 || connection.port() > 65535) Wrong("connection.port", "must be 1 to 65535, or 0 for the usual one");
+    if (connection.port() == 0)
+      connection.set_port(connection.encryption() == v1::Connection::ENCRYPTION_TLS ? 993 : 143);
+    if (connection.port() < 1 || connection.port() > 65535)
+      Wrong("connection.port", "must be 1 to 65535, or 0 for the usual one");
     const std::string& pem = connection.ca_certificates_pem();
     if (pem.size() > kMaxPem || (!pem.empty() && !IsPem(pem))) {
       Wrong("connection.ca_certificates_pem", "must be certificates in PEM form, at most 64 KiB");

@@ -10,8 +10,8 @@
 
 namespace poststelle::config {
 
-// Fills in defaults (port, encryption, age, interval, folder) and returns every violation by its path ("mailbox.connection.port").
-// `need_password`: a password must be given (create).
+// Fills in defaults (port, encryption, age, interval, folder) and returns every violation by its path
+// ("mailbox.connection.port"). `need_password`: a password must be given (create).
 std::vector<rpc::Violation> CompleteAndValidate(v1::Mailbox& mailbox, absl::Duration min_interval, bool need_password);
 
 // The form in which display names are compared: case-folded, NFC.

@@ -40,11 +40,10 @@ TEST(Validator, NamesEveryBadFieldAtOnce) {
   mailbox.mutable_import_options()->mutable_fetch_interval()->set_seconds(5);
   std::vector<std::string> fields;
   for (const rpc::Violation& v : CompleteAndValidate(mailbox, absl::Minutes(1), true)) fields.push_back(v.field);
-  EXPECT_EQ(fields, (std::vector<std::string>{"mailbox.display_name", "mailbox.address", "mailbox.connection.host",
-                                              "mailbox.connection.port", "mailbox.connection.ca_certificates_pem",
-                                              "mailbox.password_authentication.password",
-                                              "mailbox.import_options.max_age_days",
-                                              "mailbox.import_options.fetch_interval"}));
+  EXPECT_EQ(fields, (std::vector<std::string>{
+                        "mailbox.display_name", "mailbox.address", "mailbox.connection.host", "mailbox.connection.port",
+                        "mailbox.connection.ca_certificates_pem", "mailbox.password_authentication.password",
+                        "mailbox.import_options.max_age_days", "mailbox.import_options.fetch_interval"}));
 }
 
 TEST(Validator, NamesAreComparedFoldedAndNormalised) {

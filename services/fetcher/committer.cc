@@ -78,7 +78,8 @@ async::Task<absl::Status> Committer::Commit(std::vector<Unit>& units) {
   co_return absl::OkStatus();
 }
 
-async::Task<absl::Status> Committer::Commit(Hold& hold, std::function<async::Task<absl::Status>(sql::Transaction&)> apply) {
+async::Task<absl::Status> Committer::Commit(Hold& hold,
+                                            std::function<async::Task<absl::Status>(sql::Transaction&)> apply) {
   std::vector<Unit> units(1);
   units[0].hold = &hold;
   units[0].apply = std::move(apply);

@@ -49,7 +49,8 @@ class ConfigCredentials : public CredentialSource {
     if (!status.ok()) {
       std::string reason = rpc::ReasonOf(status);
       if (reason != "SECRET_UNREADABLE" && reason != "NO_SECRET") reason = "CONFIG_UNAVAILABLE";
-      co_return WithReason(absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message()), reason);
+      co_return WithReason(absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message()),
+                           reason);
     }
     Credentials credentials;
     credentials.login_name = response.login_name();
@@ -71,7 +72,8 @@ class ConfigCredentials : public CredentialSource {
 
 }  // namespace
 
-ConfigWatch::ConfigWatch(std::shared_ptr<grpc::Channel> channel, MailboxCatalog& catalog, std::function<void(bool)> ready)
+ConfigWatch::ConfigWatch(std::shared_ptr<grpc::Channel> channel, MailboxCatalog& catalog,
+                         std::function<void(bool)> ready)
     : channel_(std::move(channel)), catalog_(catalog), ready_(std::move(ready)), thread_([this] { Loop(); }) {}
 
 ConfigWatch::~ConfigWatch() { Stop(); }
@@ -135,7 +137,8 @@ grpc::Status ConfigWatch::Follow() {
 }
 
 std::unique_ptr<CredentialSource> MakeConfigCredentials(asio::any_io_executor executor,
-                                                        std::shared_ptr<grpc::Channel> channel, std::string token_file) {
+                                                        std::shared_ptr<grpc::Channel> channel,
+                                                        std::string token_file) {
   return std::make_unique<ConfigCredentials>(std::move(executor), std::move(channel), std::move(token_file));
 }
 

@@ -14,8 +14,8 @@
 
 namespace poststelle::fetcher {
 
-// Follows WatchMailboxes into a catalog, on a thread of its own (one blocking stream a process). Reconnects by itself and goes
-// on from the last token; when that is too old, it takes the snapshot anew.
+// Follows WatchMailboxes into a catalog, on a thread of its own (one blocking stream a process). Reconnects by itself
+// and goes on from the last token; when that is too old, it takes the snapshot anew.
 class ConfigWatch {
  public:
   // `ready(true)` while the watch stands and the snapshot is complete.

@@ -68,12 +68,14 @@ std::string Advice(const std::string& reason) {
   if (reason == "CONNECTION_REFUSED") return "Check server address and port, and that a firewall lets us through.";
   if (reason == "TIMEOUT") return "The server may be overloaded; it is tried again by itself.";
   if (reason == "TLS_FAILED") return "Check the encryption setting and the port.";
-  if (reason == "CERTIFICATE_UNTRUSTED") return "If the server uses a private authority, add its certificate to the mailbox.";
+  if (reason == "CERTIFICATE_UNTRUSTED")
+    return "If the server uses a private authority, add its certificate to the mailbox.";
   if (reason == "CERTIFICATE_NAME_MISMATCH") return "Use the server name that the certificate is made out to.";
   if (reason == "CERTIFICATE_EXPIRED") return "The server's operator has to renew it.";
   if (reason == "AUTHENTICATION_REJECTED") return "Check login name and password, then save the mailbox.";
   if (reason == "FOLDER_MISSING") return "Check the folder's name, or create it on the server.";
-  if (reason == "STARTTLS_MISSING") return "Choose TLS, or ask the server's operator; we never fall back to clear text.";
+  if (reason == "STARTTLS_MISSING")
+    return "Choose TLS, or ask the server's operator; we never fall back to clear text.";
   if (reason == "SECRET_UNREADABLE") return "Enter the password again.";
   return "";
 }

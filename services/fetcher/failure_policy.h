@@ -11,8 +11,8 @@
 namespace poststelle::fetcher {
 
 struct Failure {
-  std::string reason;       // UPPER_SNAKE; docs/errors.md lists them
-  std::string reason_text;  // what, where, and what to do
+  std::string reason;        // UPPER_SNAKE; docs/errors.md lists them
+  std::string reason_text;   // what, where, and what to do
   bool credentials = false;  // rejected sign-in: wait much longer, so that the account is not locked out
 };
 
@@ -22,8 +22,5 @@ Failure Classify(const absl::Status& status, const config::v1::Mailbox& mailbox)
 // When to poll again after `failures` failures in a row: the interval, doubled each time up to 30 minutes; after
 // rejected credentials from 5 minutes up to 6 hours (a change of the mailbox resets both).
 absl::Duration RetryDelay(const Failure& failure, int failures, absl::Duration interval);
-
-
-
 
 }  // namespace poststelle::fetcher

@@ -46,9 +46,9 @@ class FetchRun {
 
   OpenFolder open_;
   ListingRules rules_;
-  Cursor cursor_;            // as committed
-  bool recognise_ = false;   // older identities exist: ask for header fields and match anchors
-  bool rebuilt_ = false;     // UIDVALIDITY differs from the cursor's
+  Cursor cursor_;           // as committed
+  bool recognise_ = false;  // older identities exist: ask for header fields and match anchors
+  bool rebuilt_ = false;    // UIDVALIDITY differs from the cursor's
   std::vector<OpenRow> stale_pending_;
   std::vector<std::string> used_matches_;  // matched since the last commit
   FetchReport report_;
@@ -97,8 +97,8 @@ async::Task<absl::Status> FetchRun::LoadCursor() {
   rules_ = RulesFor(*mailbox_, cursor_, started_);
   rebuilt_ = cursor_.uid_validity != 0 && cursor_.uid_validity != validity;
   if (rebuilt_) {
-    report_.notice = absl::StrCat("The server rebuilt the folder (UIDVALIDITY ", cursor_.uid_validity, " became ", validity,
-                                  "); mail was recognised by its headers.");
+    report_.notice = absl::StrCat("The server rebuilt the folder (UIDVALIDITY ", cursor_.uid_validity, " became ",
+                                  validity, "); mail was recognised by its headers.");
     observe::Log(observe::Level::kWarning, "folder.uid_validity_changed",
                  {{"mailbox", folder().mailbox.id}, {"from", cursor_.uid_validity}, {"to", validity}});
     cursor_.watermark = 0;

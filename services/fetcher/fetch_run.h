@@ -37,13 +37,14 @@ struct FetchContext {
 
 // What a run that went well found.
 struct FetchReport {
-  int listed = 0;     // UIDs decided
-  int published = 0;  // includes duplicates
+  int listed = 0;      // UIDs decided
+  int published = 0;   // includes duplicates
   std::string notice;  // for the mailbox's status
 };
 
-// Runs one poll. `hold` is the worker's claim (its cursor and fence are kept up to date); `stop` is set when the lease was
-// lost or the mailbox changed, and ends the run between two steps. Errors are the statuses that Classify() explains.
+// Runs one poll. `hold` is the worker's claim (its cursor and fence are kept up to date); `stop` is set when the lease
+// was lost or the mailbox changed, and ends the run between two steps. Errors are the statuses that Classify()
+// explains.
 async::Task<absl::StatusOr<FetchReport>> RunFetch(FetchContext& context, MailboxRef mailbox, Hold& hold,
                                                   const std::atomic<bool>& stop);
 

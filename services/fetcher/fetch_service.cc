@@ -7,7 +7,8 @@
 
 namespace poststelle::fetcher {
 
-grpc::ServerUnaryReactor* FetchService::GetStatus(grpc::CallbackServerContext* context, const v1::GetStatusRequest* request,
+grpc::ServerUnaryReactor* FetchService::GetStatus(grpc::CallbackServerContext* context,
+                                                  const v1::GetStatusRequest* request,
                                                   v1::GetStatusResponse* response) {
   return rpc::Unary(context, executor_, Get(*request, *response));
 }
@@ -33,7 +34,8 @@ async::Task<grpc::Status> FetchService::Get(const v1::GetStatusRequest& request,
   co_return grpc::Status::OK;
 }
 
-async::Task<grpc::Status> FetchService::List(const v1::ListStatusesRequest& request, v1::ListStatusesResponse& response) {
+async::Task<grpc::Status> FetchService::List(const v1::ListStatusesRequest& request,
+                                             v1::ListStatusesResponse& response) {
   std::vector<rpc::Violation> violations;
   const Page page = PageOf(request.page_size(), request.page_token(), 50, page_key_, "statuses", violations);
   if (!violations.empty()) co_return rpc::InvalidFields(violations);

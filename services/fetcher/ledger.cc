@@ -151,9 +151,10 @@ async::Task<absl::StatusOr<bool>> HasOlderIdentities(sql::Transaction& tx, const
                                                      uint32_t uid_validity) {
   PS_CO_ASSIGN_OR_RETURN(
       sql::Result result,
-      co_await tx.Execute("SELECT 1 FROM message WHERE mailbox_key = $1 AND folder = $3 AND superseded = 0 AND "
-                          "(anchor IS NOT NULL OR state = 'pending') AND (generation <> $2 OR uid_validity <> $4) LIMIT 1",
-                          Key(folder, uid_validity)));
+      co_await tx.Execute(
+          "SELECT 1 FROM message WHERE mailbox_key = $1 AND folder = $3 AND superseded = 0 AND "
+          "(anchor IS NOT NULL OR state = 'pending') AND (generation <> $2 OR uid_validity <> $4) LIMIT 1",
+          Key(folder, uid_validity)));
   co_return !result.rows.empty();
 }
 
@@ -188,7 +189,7 @@ async::Task<absl::StatusOr<std::vector<OpenRow>>> ReadStalePending(sql::Transact
   co_return ToOpenRows(result);
 }
 
-async::Task<absl::Status> WriteCursor(sql::Transaction& tx, const FolderKey& folder, const Cursor& cursor) {
+async::Task<absl::Status> WriteCursor(sql::Transaction& tx, const FolderKey& folder, Cursor cursor) {
   Params params = Key(folder);
   params.emplace_back(int64_t{cursor.uid_validity});
   params.emplace_back(int64_t{cursor.watermark});
@@ -249,10 +250,11 @@ async::Task<absl::Status> SettleAsRead(sql::Transaction& tx, const FolderKey& fo
                                        const std::vector<uint32_t>& unread, const std::vector<uint32_t>& too_old) {
   for (uint32_t uid : unread) {
     PS_CO_RETURN_IF_ERROR(
-        (co_await tx.Execute("UPDATE message SET state = 'pending', reason = '', decide_time = 0 WHERE mailbox_key = $1 "
-                             "AND generation = $2 AND folder = $3 AND uid_validity = $4 AND uid = $5 AND state = "
-                             "'as_read'",
-                             Key(folder, uid_validity, uid)))
+        (co_await tx.Execute(
+             "UPDATE message SET state = 'pending', reason = '', decide_time = 0 WHERE mailbox_key = $1 "
+             "AND generation = $2 AND folder = $3 AND uid_validity = $4 AND uid = $5 AND state = "
+             "'as_read'",
+             Key(folder, uid_validity, uid)))
             .status());
   }
   for (uint32_t uid : too_old) {
@@ -285,10 +287,11 @@ async::Task<absl::Status> CountAttempts(sql::Transaction& tx, const FolderKey& f
     Params params = Key(folder, uid_validity, uid);
     params.emplace_back(holder);
     PS_CO_RETURN_IF_ERROR(
-        (co_await tx.Execute("UPDATE message SET attempts = attempts + CASE WHEN attempt_holder = $6 THEN 0 ELSE 1 END, "
-                             "attempt_holder = $6 WHERE mailbox_key = $1 AND generation = $2 AND folder = $3 AND "
-                             "uid_validity = $4 AND uid = $5 AND state = 'pending'",
-                             std::move(params)))
+        (co_await tx.Execute(
+             "UPDATE message SET attempts = attempts + CASE WHEN attempt_holder = $6 THEN 0 ELSE 1 END, "
+             "attempt_holder = $6 WHERE mailbox_key = $1 AND generation = $2 AND folder = $3 AND "
+             "uid_validity = $4 AND uid = $5 AND state = 'pending'",
+             std::move(params)))
             .status());
   }
   co_return absl::OkStatus();

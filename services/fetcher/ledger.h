@@ -74,8 +74,8 @@ struct Publication {
   uint32_t uid_validity = 0;
   uint32_t uid = 0;
   v1::Message content;
-  std::string digest;               // 32 bytes; empty for a mail whose body was not fetched
-  std::string anchor;               // 32 bytes
+  std::string digest;                    // 32 bytes; empty for a mail whose body was not fetched
+  std::string anchor;                    // 32 bytes
   std::optional<blob::EncodedBlob> raw;  // absent for a mail above the size limit
 };
 
@@ -128,7 +128,7 @@ async::Task<absl::StatusOr<std::vector<OpenRow>>> ReadStalePending(sql::Transact
 
 // --- writes (inside a fenced transaction) -------------------------------------------------------------------------
 
-async::Task<absl::Status> WriteCursor(sql::Transaction& tx, const FolderKey& folder, const Cursor& cursor);
+async::Task<absl::Status> WriteCursor(sql::Transaction& tx, const FolderKey& folder, Cursor cursor);
 // Inserts what a listing decided. A row that is there already stays (replay).
 async::Task<absl::Status> InsertDecisions(sql::Transaction& tx, const FolderKey& folder, uint32_t uid_validity,
                                           const std::vector<Decision>& decisions);

@@ -22,24 +22,27 @@ void SetMs(google::protobuf::Timestamp* out, int64_t ms) {
 
 v1::Outcome::Kind KindOf(const std::string& state) {
   static const std::map<std::string, v1::Outcome::Kind> kKinds = {
-      {"pending", v1::Outcome::KIND_PENDING},         {"published", v1::Outcome::KIND_PUBLISHED},
-      {"duplicate", v1::Outcome::KIND_DUPLICATE},     {"passed_over", v1::Outcome::KIND_PASSED_OVER},
-      {"as_read", v1::Outcome::KIND_AS_READ},         {"quarantined", v1::Outcome::KIND_QUARANTINED},
-      {"gone", v1::Outcome::KIND_GONE},               {"recognised", v1::Outcome::KIND_RECOGNISED}};
+      {"pending", v1::Outcome::KIND_PENDING},     {"published", v1::Outcome::KIND_PUBLISHED},
+      {"duplicate", v1::Outcome::KIND_DUPLICATE}, {"passed_over", v1::Outcome::KIND_PASSED_OVER},
+      {"as_read", v1::Outcome::KIND_AS_READ},     {"quarantined", v1::Outcome::KIND_QUARANTINED},
+      {"gone", v1::Outcome::KIND_GONE},           {"recognised", v1::Outcome::KIND_RECOGNISED}};
   auto it = kKinds.find(state);
   return it == kKinds.end() ? v1::Outcome::KIND_UNSPECIFIED : it->second;
 }
 
 constexpr std::string_view kOutcomeByInternetId =
-    "SELECT state, reason, generation, folder, uid_validity, uid, mailbox_id, ticket_id, message_id, related_message_id, "
+    "SELECT state, reason, generation, folder, uid_validity, uid, mailbox_id, ticket_id, message_id, "
+    "related_message_id, "
     "list_time, decide_time, attempts FROM message WHERE mailbox_key = $1 AND internet_message_id = $2 "
     "ORDER BY list_time, uid LIMIT $3";
 constexpr std::string_view kOutcomeByIdentity =
-    "SELECT state, reason, generation, folder, uid_validity, uid, mailbox_id, ticket_id, message_id, related_message_id, "
+    "SELECT state, reason, generation, folder, uid_validity, uid, mailbox_id, ticket_id, message_id, "
+    "related_message_id, "
     "list_time, decide_time, attempts FROM message WHERE mailbox_key = $1 AND generation = $2 AND folder = $3 AND "
     "uid_validity = $4 AND uid = $5";
 constexpr std::string_view kOutcomeById =
-    "SELECT state, reason, generation, folder, uid_validity, uid, mailbox_id, ticket_id, message_id, related_message_id, "
+    "SELECT state, reason, generation, folder, uid_validity, uid, mailbox_id, ticket_id, message_id, "
+    "related_message_id, "
     "list_time, decide_time, attempts FROM message WHERE message_id = $1";
 
 v1::Outcome ToOutcome(const sql::Row& row) {
@@ -145,8 +148,8 @@ async::Task<absl::StatusOr<std::vector<v1::Outcome>>> LedgerQueries::OutcomesOf(
   co_return out;
 }
 
-async::Task<absl::StatusOr<std::optional<v1::Outcome>>> LedgerQueries::OutcomeOf(FolderKey folder, uint32_t uid_validity,
-                                                                                 uint32_t uid) {
+async::Task<absl::StatusOr<std::optional<v1::Outcome>>> LedgerQueries::OutcomeOf(FolderKey folder,
+                                                                                 uint32_t uid_validity, uint32_t uid) {
   std::optional<v1::Outcome> out;
   sql::Work work = [&](sql::Transaction& tx) -> async::Task<absl::Status> {
     Params params{folder.mailbox.key, folder.generation, folder.folder, int64_t{uid_validity}, int64_t{uid}};
@@ -166,10 +169,11 @@ async::Task<absl::StatusOr<std::vector<v1::Ticket>>> LedgerQueries::ListTickets(
     Params params{mailbox_id, from.time, from.id, int64_t{limit}};
     PS_CO_ASSIGN_OR_RETURN(
         sql::Result rows,
-        co_await tx.Execute("SELECT ticket_id, mailbox_id, subject, create_time, update_time, message_count FROM ticket "
-                            "WHERE ($1 = '' OR mailbox_id = $1) AND (create_time < $2 OR (create_time = $2 AND ticket_id "
-                            "< $3)) ORDER BY create_time DESC, ticket_id DESC LIMIT $4",
-                            std::move(params)));
+        co_await tx.Execute(
+            "SELECT ticket_id, mailbox_id, subject, create_time, update_time, message_count FROM ticket "
+            "WHERE ($1 = '' OR mailbox_id = $1) AND (create_time < $2 OR (create_time = $2 AND ticket_id "
+            "< $3)) ORDER BY create_time DESC, ticket_id DESC LIMIT $4",
+            std::move(params)));
     for (const sql::Row& row : rows.rows) out.push_back(ToTicket(row));
     co_return absl::OkStatus();
   };
@@ -186,14 +190,16 @@ async::Task<absl::StatusOr<v1::Ticket>> LedgerQueries::GetTicket(std::string tic
                                                "message_count FROM ticket WHERE ticket_id = $1",
                                                id));
     if (row.rows.empty()) {
-      co_return WithReason(absl::NotFoundError(absl::StrCat("there is no ticket tickets/", ticket_id)), "TICKET_NOT_FOUND");
+      co_return WithReason(absl::NotFoundError(absl::StrCat("there is no ticket tickets/", ticket_id)),
+                           "TICKET_NOT_FOUND");
     }
     ticket = ToTicket(row.rows[0]);
     Params limited{ticket_id, int64_t{kMaxTicketMessages}};
-    PS_CO_ASSIGN_OR_RETURN(sql::Result messages,
-                           co_await tx.Execute("SELECT message_id FROM ticket_message WHERE ticket_id = $1 ORDER BY ordinal "
-                                               "LIMIT $2",
-                                               limited));
+    PS_CO_ASSIGN_OR_RETURN(
+        sql::Result messages,
+        co_await tx.Execute("SELECT message_id FROM ticket_message WHERE ticket_id = $1 ORDER BY ordinal "
+                            "LIMIT $2",
+                            limited));
     for (const sql::Row& m : messages.rows) ticket.add_messages("messages/" + m.Text(0));
     PS_CO_ASSIGN_OR_RETURN(sql::Result people,
                            co_await tx.Execute("SELECT address FROM ticket_participant WHERE ticket_id = $1 ORDER BY "
@@ -214,13 +220,14 @@ async::Task<absl::StatusOr<std::vector<v1::QuarantinedMessage>>> LedgerQueries::
     Params params{mailbox_id, from.time, from.id, int64_t{limit}};
     PS_CO_ASSIGN_OR_RETURN(
         sql::Result rows,
-        co_await tx.Execute("SELECT m.message_id, m.state, m.reason, m.mailbox_id, m.generation, m.folder, m.uid_validity, "
-                            "m.uid, m.ticket_id, m.raw_sha256, m.decide_time, c.content FROM message m LEFT JOIN "
-                            "message_content c ON c.message_id = m.message_id WHERE (m.state = 'quarantined' OR "
-                            "m.undecodable = 1) AND ($1 = '' OR m.mailbox_id = $1) AND (m.decide_time < $2 OR "
-                            "(m.decide_time = $2 AND m.message_id < $3)) ORDER BY m.decide_time DESC, m.message_id DESC "
-                            "LIMIT $4",
-                            std::move(params)));
+        co_await tx.Execute(
+            "SELECT m.message_id, m.state, m.reason, m.mailbox_id, m.generation, m.folder, m.uid_validity, "
+            "m.uid, m.ticket_id, m.raw_sha256, m.decide_time, c.content FROM message m LEFT JOIN "
+            "message_content c ON c.message_id = m.message_id WHERE (m.state = 'quarantined' OR "
+            "m.undecodable = 1) AND ($1 = '' OR m.mailbox_id = $1) AND (m.decide_time < $2 OR "
+            "(m.decide_time = $2 AND m.message_id < $3)) ORDER BY m.decide_time DESC, m.message_id DESC "
+            "LIMIT $4",
+            std::move(params)));
     for (const sql::Row& row : rows.rows) out.push_back(ToQuarantined(row));
     co_return absl::OkStatus();
   };
@@ -234,11 +241,12 @@ async::Task<absl::StatusOr<v1::QuarantinedMessage>> LedgerQueries::GetQuarantine
     Params params{message_id};
     PS_CO_ASSIGN_OR_RETURN(
         sql::Result rows,
-        co_await tx.Execute("SELECT m.message_id, m.state, m.reason, m.mailbox_id, m.generation, m.folder, m.uid_validity, "
-                            "m.uid, m.ticket_id, m.raw_sha256, m.decide_time, c.content FROM message m LEFT JOIN "
-                            "message_content c ON c.message_id = m.message_id WHERE m.message_id = $1 AND (m.state = "
-                            "'quarantined' OR m.undecodable = 1)",
-                            std::move(params)));
+        co_await tx.Execute(
+            "SELECT m.message_id, m.state, m.reason, m.mailbox_id, m.generation, m.folder, m.uid_validity, "
+            "m.uid, m.ticket_id, m.raw_sha256, m.decide_time, c.content FROM message m LEFT JOIN "
+            "message_content c ON c.message_id = m.message_id WHERE m.message_id = $1 AND (m.state = "
+            "'quarantined' OR m.undecodable = 1)",
+            std::move(params)));
     if (rows.rows.empty()) co_return NoMessage(message_id);
     out = ToQuarantined(rows.rows[0]);
     co_return absl::OkStatus();
@@ -251,12 +259,13 @@ async::Task<absl::StatusOr<LedgerQueries::RawInfo>> LedgerQueries::FindRaw(std::
   RawInfo info;
   sql::Work work = [&](sql::Transaction& tx) -> async::Task<absl::Status> {
     Params params{message_id};
-    PS_CO_ASSIGN_OR_RETURN(sql::Result row,
-                           co_await tx.Execute("SELECT raw_sha256 FROM message WHERE message_id = $1", std::move(params)));
+    PS_CO_ASSIGN_OR_RETURN(sql::Result row, co_await tx.Execute("SELECT raw_sha256 FROM message WHERE message_id = $1",
+                                                                std::move(params)));
     if (row.rows.empty()) co_return NoMessage(message_id);
     if (row.rows[0].IsNull(0)) {
-      co_return WithReason(absl::NotFoundError("the bytes of this message are not stored here; it stays on the mail server"),
-                           "RAW_NOT_STORED");
+      co_return WithReason(
+          absl::NotFoundError("the bytes of this message are not stored here; it stays on the mail server"),
+          "RAW_NOT_STORED");
     }
     info.sha256 = row.rows[0].Text(0);
     PS_CO_ASSIGN_OR_RETURN(blob::BlobInfo stored, co_await blob::Stat(tx, info.sha256));

@@ -28,7 +28,8 @@ class LedgerQueries {
   // Outcomes of the rows with this Message-ID (without angle brackets), oldest first, at most 100.
   async::Task<absl::StatusOr<std::vector<v1::Outcome>>> OutcomesOf(MailboxKey mailbox, std::string internet_message_id);
   // The outcome of one UID, if the ledger has a row for it.
-  async::Task<absl::StatusOr<std::optional<v1::Outcome>>> OutcomeOf(FolderKey folder, uint32_t uid_validity, uint32_t uid);
+  async::Task<absl::StatusOr<std::optional<v1::Outcome>>> OutcomeOf(FolderKey folder, uint32_t uid_validity,
+                                                                    uint32_t uid);
 
   // Where a page begins: behind this key. Empty: at the newest.
   struct After {
@@ -39,7 +40,8 @@ class LedgerQueries {
                                                                    int limit);
   async::Task<absl::StatusOr<v1::Ticket>> GetTicket(std::string ticket_id);
   async::Task<absl::StatusOr<std::vector<v1::QuarantinedMessage>>> ListQuarantined(std::string mailbox_id,
-                                                                                   std::optional<After> after, int limit);
+                                                                                   std::optional<After> after,
+                                                                                   int limit);
   async::Task<absl::StatusOr<v1::QuarantinedMessage>> GetQuarantined(std::string message_id);
 
   struct RawInfo {

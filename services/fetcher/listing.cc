@@ -27,11 +27,11 @@ Decision Decide(const ListingRules& rules, const Listed& mail) {
   decision.historical = rules.first_listing;
   if (TooOld(rules, mail.internal_date)) {
     decision.kind = Decision::Kind::kPassedOver;
-    decision.reason = absl::StrCat("It was received on ",
-                                   absl::FormatTime("%Y-%m-%d", absl::FromUnixSeconds(mail.internal_date), absl::UTCTimeZone()),
-                                   ", before the age limit of ", absl::ToInt64Hours(rules.max_age) / 24,
-                                   " days counted from ",
-                                   absl::FormatTime("%Y-%m-%d", rules.reference, absl::UTCTimeZone()), ".");
+    decision.reason =
+        absl::StrCat("It was received on ",
+                     absl::FormatTime("%Y-%m-%d", absl::FromUnixSeconds(mail.internal_date), absl::UTCTimeZone()),
+                     ", before the age limit of ", absl::ToInt64Hours(rules.max_age) / 24, " days counted from ",
+                     absl::FormatTime("%Y-%m-%d", rules.reference, absl::UTCTimeZone()), ".");
   } else if (mail.seen && !rules.also_read) {
     decision.kind = Decision::Kind::kAsRead;
     decision.reason = "It was already read when it was first listed, and read mail is not imported here.";

@@ -24,7 +24,7 @@ struct ListingRules {
   bool also_read = false;
   bool unlimited_age = false;
   absl::Duration max_age;
-  absl::Time reference;     // start of the last complete listing, or now at a first listing (SPEC §5.2)
+  absl::Time reference;        // start of the last complete listing, or now at a first listing (SPEC §5.2)
   bool first_listing = false;  // everything in the folder is historical
 };
 

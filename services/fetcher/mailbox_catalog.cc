@@ -14,7 +14,8 @@ std::string MailboxIdOf(const std::string& resource_name) {
 FolderKey FolderKeyOf(const config::v1::Mailbox& mailbox) {
   FolderKey out;
   out.mailbox.id = MailboxIdOf(mailbox.name());
-  out.mailbox.key = absl::StrCat(out.mailbox.id, "@", mailbox.create_time().seconds(), ".", mailbox.create_time().nanos());
+  out.mailbox.key =
+      absl::StrCat(out.mailbox.id, "@", mailbox.create_time().seconds(), ".", mailbox.create_time().nanos());
   out.generation = mailbox.connection_generation();
   out.folder = mailbox.import_options().folder().empty() ? "INBOX" : mailbox.import_options().folder();
   return out;

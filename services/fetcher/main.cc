@@ -1,5 +1,5 @@
-// poststelle-fetcher: polls inbound mailboxes and publishes tickets. This file lists the parts, in the order in which they
-// are built; the way out is the reverse.
+// poststelle-fetcher: polls inbound mailboxes and publishes tickets. This file lists the parts, in the order in which
+// they are built; the way out is the reverse.
 #include <iostream>
 
 #include "libs/base/ids.h"
@@ -45,8 +45,8 @@ int Main(int argc, char** argv) {
   options.Text("--config-token-file", token_file, "File with the token that config made for the fetcher");
   options.Text("--parser", parser_path, "Path of poststelle-parser; default: beside this program");
   options.Number("--max-sessions", max_sessions, "Polls at once", 1, 10'000);
-  options.Number("--max-message-size", max_message_size, "Bytes above which only the headers of a mail are fetched", 1024,
-                 int64_t{1} << 30);
+  options.Number("--max-message-size", max_message_size, "Bytes above which only the headers of a mail are fetched",
+                 1024, int64_t{1} << 30);
   options.Number("--memory", memory, "Bytes of raw mail in hand at once", 1 << 20, int64_t{1} << 40);
   options.Number("--parsers", parsers, "Child processes that parse", 1, 64);
   options.Duration("--command-timeout", command_timeout, "How long a mail server may take for one step");
@@ -81,8 +81,17 @@ int Main(int argc, char** argv) {
   async::Budget memory_budget(executor, memory);
   FetcherMetrics metrics(frame.metrics());
   StatusBoard board(database, catalog);
-  FetchContext fetch{executor,     *dialer, database, committer, parser, memory_budget, *credentials, board, metrics,
-                     ledger->feed, static_cast<uint64_t>(max_message_size)};
+  FetchContext fetch{executor,
+                     *dialer,
+                     database,
+                     committer,
+                     parser,
+                     memory_budget,
+                     *credentials,
+                     board,
+                     metrics,
+                     ledger->feed,
+                     static_cast<uint64_t>(max_message_size)};
   fetch.command_timeout = command_timeout;
   fetch.connect_timeout = std::min(fetch.connect_timeout, command_timeout);
 
@@ -101,8 +110,8 @@ int Main(int argc, char** argv) {
   MessageService message_service(fetch, queries, catalog);
   FetchService fetch_service(executor, catalog, board, ledger->feed.epoch);
   QuarantineService quarantine_service(executor, queries, ledger->feed.epoch);
-  for (grpc::Service* service : std::initializer_list<grpc::Service*>{&feed_service, &message_service, &fetch_service,
-                                                                      &quarantine_service}) {
+  for (grpc::Service* service :
+       std::initializer_list<grpc::Service*>{&feed_service, &message_service, &fetch_service, &quarantine_service}) {
     frame.Add(*service);
   }
   if (absl::Status started = frame.Start(); !started.ok()) {

@@ -162,10 +162,10 @@ async::Task<absl::Status> MessageFetcher::FetchWindow(Window& window) {
       slot->done = true;
     } else if (auto blamed = hold_.blamed.find(slot->listed.uid);
                blamed != hold_.blamed.end() && blamed->second >= kDownloadAttempts) {
-      PS_CO_RETURN_IF_ERROR(co_await CloseWithout(
-          slot->listed.uid, "quarantined",
-          absl::StrCat("The connection failed ", blamed->second,
-                       " times in the middle of this message. It is still on the server.")));
+      PS_CO_RETURN_IF_ERROR(
+          co_await CloseWithout(slot->listed.uid, "quarantined",
+                                absl::StrCat("The connection failed ", blamed->second,
+                                             " times in the middle of this message. It is still on the server.")));
       hold_.blamed.erase(blamed);
       slot->done = true;
     } else if (!slot->too_large) {
@@ -215,7 +215,8 @@ async::Task<absl::Status> MessageFetcher::FetchTooLarge(Slot& slot) {
   absl::StatusOr<std::string> header = co_await client_.FetchHeader(slot.listed.uid, kMaxHeaderBytes);
   if (!header.ok()) {
     if (!absl::IsNotFound(header.status())) co_return header.status();
-    co_return co_await CloseWithout(slot.listed.uid, "gone", "It was deleted on the server before it could be fetched.");
+    co_return co_await CloseWithout(slot.listed.uid, "gone",
+                                    "It was deleted on the server before it could be fetched.");
   }
   context_.metrics.headers_fetched.Increment();
   mail::ParsedMail parsed = mail::ScanHeaders(*header);
@@ -242,12 +243,13 @@ async::Task<absl::Status> MessageFetcher::SettleMissing(Window& window, std::vec
     if (slot == window.end() || (*slot)->complete) continue;
     (*slot)->done = true;
     if (std::find(there.begin(), there.end(), uid) == there.end()) {
-      PS_CO_RETURN_IF_ERROR(co_await CloseWithout(uid, "gone", "It was deleted on the server before it could be fetched."));
+      PS_CO_RETURN_IF_ERROR(
+          co_await CloseWithout(uid, "gone", "It was deleted on the server before it could be fetched."));
     } else {
-      PS_CO_RETURN_IF_ERROR(co_await CloseWithout(
-          uid, "quarantined",
-          absl::StrCat("The server lists it but does not deliver it",
-                       refusal.empty() ? std::string(".") : absl::StrCat(": ", refusal))));
+      PS_CO_RETURN_IF_ERROR(
+          co_await CloseWithout(uid, "quarantined",
+                                absl::StrCat("The server lists it but does not deliver it",
+                                             refusal.empty() ? std::string(".") : absl::StrCat(": ", refusal))));
     }
   }
   co_return absl::OkStatus();

@@ -63,8 +63,8 @@ grpc::ServerWriteReactor<v1::DownloadRawResponse>* MessageService::DownloadRaw(g
   return RawStream::Run(stream, fetch_.executor, Download(queries_, *request, stream));
 }
 
-grpc::ServerUnaryReactor* MessageService::Explain(grpc::CallbackServerContext* context, const v1::ExplainRequest* request,
-                                                  v1::ExplainResponse* response) {
+grpc::ServerUnaryReactor* MessageService::Explain(grpc::CallbackServerContext* context,
+                                                  const v1::ExplainRequest* request, v1::ExplainResponse* response) {
   return rpc::Unary(context, fetch_.executor, ExplainOne(*request, *response));
 }
 
@@ -86,8 +86,8 @@ async::Task<grpc::Status> MessageService::ExplainOne(const v1::ExplainRequest& r
   absl::ConsumePrefix(&bare, "<");
   absl::ConsumeSuffix(&bare, ">");
   const std::string message_id(bare);
-  const bool clean = std::none_of(message_id.begin(), message_id.end(),
-                                  [](unsigned char c) { return c < 0x20 || c == 0x7f; });
+  const bool clean =
+      std::none_of(message_id.begin(), message_id.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; });
   if (message_id.empty() || message_id.size() > 998 || !clean) {
     rpc::Violation violation;
     violation.field = "message_id";
@@ -104,8 +104,9 @@ async::Task<grpc::Status> MessageService::ExplainOne(const v1::ExplainRequest& r
   if (!known.ok()) co_return rpc::FromAbsl(known.status());
   for (v1::Outcome& outcome : *known) *response.add_outcomes() = std::move(outcome);
   absl::Status asked = co_await AskServer(*mailbox, message_id, response);
-  response.set_server_note(asked.ok() ? "The mail server was asked too."
-                                      : absl::StrCat("The mail server could not be asked: ", std::string(asked.message())));
+  response.set_server_note(asked.ok()
+                               ? "The mail server was asked too."
+                               : absl::StrCat("The mail server could not be asked: ", std::string(asked.message())));
   co_return grpc::Status::OK;
 }
 
@@ -120,7 +121,8 @@ async::Task<absl::Status> MessageService::AskServer(const config::v1::Mailbox& m
       return o.server_identity().uid() == uid && o.server_identity().uid_validity() == open.state.uid_validity;
     };
     if (std::any_of(response.outcomes().begin(), response.outcomes().end(), told)) continue;
-    PS_CO_ASSIGN_OR_RETURN(std::optional<v1::Outcome> row, co_await queries_.OutcomeOf(folder, open.state.uid_validity, uid));
+    PS_CO_ASSIGN_OR_RETURN(std::optional<v1::Outcome> row,
+                           co_await queries_.OutcomeOf(folder, open.state.uid_validity, uid));
     v1::Outcome& outcome = *response.add_outcomes();
     if (row) {
       outcome = *std::move(row);

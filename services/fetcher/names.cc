@@ -19,8 +19,8 @@ std::string IdOf(const std::string& name, const std::string& collection, const s
   return {};
 }
 
-Page PageOf(int page_size, const std::string& page_token, int fallback, const std::string& key, const std::string& arguments,
-            std::vector<rpc::Violation>& violations) {
+Page PageOf(int page_size, const std::string& page_token, int fallback, const std::string& key,
+            const std::string& arguments, std::vector<rpc::Violation>& violations) {
   Page page;
   absl::StatusOr<int> size = rpc::PageSize(page_size, fallback, 1000);
   absl::StatusOr<std::string> position = rpc::ReadPageToken(key, arguments, page_token);

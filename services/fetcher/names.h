@@ -17,7 +17,7 @@ struct Page {
   int size = 0;
   std::string position;
 };
-Page PageOf(int page_size, const std::string& page_token, int fallback, const std::string& key, const std::string& arguments,
-            std::vector<rpc::Violation>& violations);
+Page PageOf(int page_size, const std::string& page_token, int fallback, const std::string& key,
+            const std::string& arguments, std::vector<rpc::Violation>& violations);
 
 }  // namespace poststelle::fetcher

@@ -29,7 +29,8 @@ absl::StatusOr<PreparedLedger> PrepareLedger(asio::any_io_executor executor, con
 
 async::Task<void> LoadStatuses(StatusBoard& board) {
   absl::Status loaded = co_await board.Load();
-  if (!loaded.ok()) observe::Log(observe::Level::kWarning, "status.load_failed", {{"error", std::string(loaded.message())}});
+  if (!loaded.ok())
+    observe::Log(observe::Level::kWarning, "status.load_failed", {{"error", std::string(loaded.message())}});
 }
 
 }  // namespace poststelle::fetcher

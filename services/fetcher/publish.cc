@@ -20,7 +20,9 @@ Params Identity(const Publication& p) {
 }
 
 sql::Value OptionalText(const std::string& text) { return text.empty() ? sql::Value() : sql::Value(text); }
-sql::Value OptionalBlob(const std::string& bytes) { return bytes.empty() ? sql::Value() : sql::Value(sql::Blob{bytes}); }
+sql::Value OptionalBlob(const std::string& bytes) {
+  return bytes.empty() ? sql::Value() : sql::Value(sql::Blob{bytes});
+}
 
 // The message that has the same bytes, if this one is to count as the same mail (SPEC §5.4): without a Message-ID only
 // if the receive times agree.
@@ -40,8 +42,7 @@ async::Task<absl::StatusOr<std::optional<std::string>>> FindDuplicate(sql::Trans
 
 // Settles the row: the outcome and everything that recognises the mail later.
 async::Task<absl::Status> Settle(sql::Transaction& tx, const Publication& p, std::string_view state,
-                                 const std::string& reason, const std::string& ticket_id,
-                                 const std::string& related) {
+                                 const std::string& reason, const std::string& ticket_id, const std::string& related) {
   Params params = Identity(p);
   params.emplace_back(std::string(state));
   params.emplace_back(reason);
@@ -72,12 +73,12 @@ async::Task<absl::Status> StoreContent(sql::Transaction& tx, const std::string& 
 }
 
 // Opens the ticket or adds to it; participants and references included.
-async::Task<absl::Status> TouchTicket(sql::Transaction& tx, const Publication& p, const std::string& ticket_id, bool opened,
-                                      const std::string& message_id, const FeedInfo& feed) {
+async::Task<absl::Status> TouchTicket(sql::Transaction& tx, const Publication& p, const std::string& ticket_id,
+                                      bool opened, const std::string& message_id, const FeedInfo& feed) {
   const int64_t now = NowMs();
   if (opened) {
-    Params params{ticket_id, p.folder.mailbox.id, p.content.subject(),
-                  int64_t{PartitionOf(ticket_id, feed.partitions)}, now};
+    Params params{ticket_id, p.folder.mailbox.id, p.content.subject(), int64_t{PartitionOf(ticket_id, feed.partitions)},
+                  now};
     PS_CO_RETURN_IF_ERROR((co_await tx.Execute("INSERT INTO ticket (ticket_id, mailbox_id, subject, feed_partition, "
                                                "create_time, update_time, message_count) VALUES ($1, $2, $3, $4, $5, "
                                                "$5, 1)",
@@ -116,10 +117,10 @@ async::Task<absl::Status> AppendEvent(sql::Transaction& tx, const std::string& t
                                       const std::string& message_id, const FeedInfo& feed) {
   const int64_t partition = PartitionOf(ticket_id, feed.partitions);
   Params head{partition};
-  PS_CO_ASSIGN_OR_RETURN(sql::Result next,
-                         co_await tx.Execute("UPDATE partition_head SET last_offset = last_offset + 1 WHERE partition = "
-                                             "$1 RETURNING last_offset",
-                                             std::move(head)));
+  PS_CO_ASSIGN_OR_RETURN(
+      sql::Result next, co_await tx.Execute("UPDATE partition_head SET last_offset = last_offset + 1 WHERE partition = "
+                                            "$1 RETURNING last_offset",
+                                            std::move(head)));
   if (next.rows.empty()) co_return absl::InternalError(absl::StrCat("feed partition ", partition, " has no head row"));
   Params params{partition,
                 next.rows[0].Int(0),
@@ -128,9 +129,10 @@ async::Task<absl::Status> AppendEvent(sql::Transaction& tx, const std::string& t
                 int64_t{opened ? v1::TicketEvent::TYPE_TICKET_OPENED : v1::TicketEvent::TYPE_REPLY_ADDED},
                 message_id,
                 NowMs()};
-  co_return (co_await tx.Execute("INSERT INTO event (feed_partition, feed_offset, event_id, ticket_id, type, message_id, "
-                                 "create_time) VALUES ($1, $2, $3, $4, $5, $6, $7)",
-                                 std::move(params)))
+  co_return (
+      co_await tx.Execute("INSERT INTO event (feed_partition, feed_offset, event_id, ticket_id, type, message_id, "
+                          "create_time) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+                          std::move(params)))
       .status();
 }
 

@@ -101,11 +101,12 @@ async::Task<absl::Status> StatusBoard::Flush() {
     }
     for (const auto& [folder, reference_ms] : references) {
       std::vector<sql::Value> params{folder.mailbox.key, folder.generation, folder.folder, reference_ms};
-      PS_CO_RETURN_IF_ERROR((co_await tx.Execute("UPDATE folder_cursor SET reference_time = $4 WHERE mailbox_key = $1 AND "
-                                                 "generation = $2 AND folder = $3 AND reference_time < $4 AND "
-                                                 "reference_time > 0",
-                                                 std::move(params)))
-                                .status());
+      PS_CO_RETURN_IF_ERROR(
+          (co_await tx.Execute("UPDATE folder_cursor SET reference_time = $4 WHERE mailbox_key = $1 AND "
+                               "generation = $2 AND folder = $3 AND reference_time < $4 AND "
+                               "reference_time > 0",
+                               std::move(params)))
+              .status());
     }
     co_return absl::OkStatus();
   };
@@ -113,7 +114,8 @@ async::Task<absl::Status> StatusBoard::Flush() {
   if (!written.ok()) {
     std::lock_guard lock(mutex_);
     for (const v1::MailboxStatus& status : changed) dirty_.insert(MailboxIdOf(status.mailbox()));
-    for (auto& reference : references) references_[reference.first.mailbox.key + "\n" + reference.first.folder] = reference;
+    for (auto& reference : references)
+      references_[reference.first.mailbox.key + "\n" + reference.first.folder] = reference;
   }
   co_return written;
 }

@@ -16,8 +16,8 @@
 
 namespace poststelle::fetcher {
 
-// Thread-safe. A poll that finds nothing costs no SQL statement of its own (DESIGN §3): states and reference times of all
-// mailboxes go out together every kFlushInterval. A reference time that was lost in a crash only errs towards
+// Thread-safe. A poll that finds nothing costs no SQL statement of its own (DESIGN §3): states and reference times of
+// all mailboxes go out together every kFlushInterval. A reference time that was lost in a crash only errs towards
 // importing more.
 class StatusBoard {
  public:

@@ -54,7 +54,8 @@ grpc::Status CheckStart(const v1::SubscribeRequest& request) {
 
 grpc::Status TakenOver(const std::string& name) {
   return rpc::Error(grpc::StatusCode::ABORTED, "SUBSCRIPTION_TAKEN_OVER",
-                    absl::StrCat("subscription ", name, " was taken over by another subscriber"), {{"subscription", name}});
+                    absl::StrCat("subscription ", name, " was taken over by another subscriber"),
+                    {{"subscription", name}});
 }
 
 grpc::Status FromFeed(const absl::Status& status, const std::string& name) {
@@ -67,7 +68,8 @@ async::Task<grpc::Status> TakeAcknowledgement(const v1::SubscribeRequest& reques
   const v1::SubscribeRequest::Acknowledge& ack = request.acknowledge();
   const v1::Position& position = ack.position();
   if (!position.epoch().empty() && position.epoch() != feed.info().epoch) {
-    co_return rpc::Error(grpc::StatusCode::OUT_OF_RANGE, "EPOCH_CHANGED", "the position is of another history of the feed");
+    co_return rpc::Error(grpc::StatusCode::OUT_OF_RANGE, "EPOCH_CHANGED",
+                         "the position is of another history of the feed");
   }
   {
     std::lock_guard lock(state.mutex);
@@ -76,7 +78,8 @@ async::Task<grpc::Status> TakeAcknowledgement(const v1::SubscribeRequest& reques
       co_return rpc::InvalidFields({{"acknowledge.position", "names an event that was not sent on this stream"}});
     }
   }
-  const absl::Status moved = co_await feed.Acknowledge(state.name, ack.generation(), position.partition(), position.offset());
+  const absl::Status moved =
+      co_await feed.Acknowledge(state.name, ack.generation(), position.partition(), position.offset());
   if (!moved.ok()) co_return FromFeed(moved, state.name);
   {
     std::lock_guard lock(state.mutex);
@@ -86,7 +89,8 @@ async::Task<grpc::Status> TakeAcknowledgement(const v1::SubscribeRequest& reques
   co_return grpc::Status::OK;
 }
 
-async::Task<void> ReadAcknowledgements(std::shared_ptr<SubscribeStream> stream, std::shared_ptr<State> state, TicketFeed& feed) {
+async::Task<void> ReadAcknowledgements(std::shared_ptr<SubscribeStream> stream, std::shared_ptr<State> state,
+                                       TicketFeed& feed) {
   while (true) {
     std::optional<v1::SubscribeRequest> request = co_await stream->Read();
     grpc::Status status;
@@ -107,7 +111,8 @@ int64_t InFlight(const State& state) {  // under state.mutex
   return sum;
 }
 
-// Sends what is committed and fits into the window. Returns whether anything was sent, or nothing at all if the client left.
+// Sends what is committed and fits into the window. Returns whether anything was sent, or nothing at all if the client
+// left.
 async::Task<absl::StatusOr<bool>> SendCommitted(SubscribeStream& stream, State& state, TicketFeed& feed, int window) {
   absl::StatusOr<Offsets> heads = co_await feed.Heads();
   if (!heads.ok()) co_return heads.status();
@@ -142,9 +147,9 @@ async::Task<absl::StatusOr<bool>> SendCommitted(SubscribeStream& stream, State& 
 }
 
 // Waits until the subscription is ours; an error ends the stream.
-async::Task<absl::StatusOr<TicketFeed::Grant>> WaitForTurn(SubscribeStream& stream, TicketFeed& feed, const std::string& name,
-                                                           const std::string& holder, bool from_now,
-                                                           const std::atomic<bool>& draining) {
+async::Task<absl::StatusOr<TicketFeed::Grant>> WaitForTurn(SubscribeStream& stream, TicketFeed& feed,
+                                                           const std::string& name, const std::string& holder,
+                                                           bool from_now, const std::atomic<bool>& draining) {
   bool told = false;
   while (!draining && !stream.cancelled()) {
     absl::StatusOr<std::optional<TicketFeed::Grant>> grant = co_await feed.Take(name, holder, from_now);

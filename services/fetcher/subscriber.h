@@ -16,8 +16,8 @@ namespace poststelle::fetcher {
 
 using SubscribeStream = rpc::Bidi<v1::SubscribeRequest, v1::SubscribeResponse>;
 
-// Runs until the client leaves, another subscriber takes over, or the service drains. Sending stops at `max_unacknowledged`
-// events on their way, so that a slow consumer holds up itself only.
+// Runs until the client leaves, another subscriber takes over, or the service drains. Sending stops at
+// `max_unacknowledged` events on their way, so that a slow consumer holds up itself only.
 async::Task<grpc::Status> ServeSubscriber(std::shared_ptr<SubscribeStream> stream, asio::any_io_executor executor,
                                           TicketFeed& feed, const std::atomic<bool>& draining);
 

@@ -31,8 +31,8 @@ class TicketFeed {
     int64_t generation = 0;
     Offsets acknowledged;
   };
-  // Takes the subscription for `holder`, creating it at its first use (`from_now`: behind everything there is). Empty if
-  // another holder has it.
+  // Takes the subscription for `holder`, creating it at its first use (`from_now`: behind everything there is). Empty
+  // if another holder has it.
   async::Task<absl::StatusOr<std::optional<Grant>>> Take(std::string name, std::string holder, bool from_now);
   // Keeps it; kAborted if it was taken over.
   async::Task<absl::Status> Keep(std::string name, std::string holder, int64_t generation);

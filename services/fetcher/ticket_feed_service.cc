@@ -62,7 +62,8 @@ async::Task<grpc::Status> TicketFeedService::ListEvents(const v1::ListTicketEven
   co_return grpc::Status::OK;
 }
 
-async::Task<grpc::Status> TicketFeedService::List(const v1::ListTicketsRequest& request, v1::ListTicketsResponse& response) {
+async::Task<grpc::Status> TicketFeedService::List(const v1::ListTicketsRequest& request,
+                                                  v1::ListTicketsResponse& response) {
   std::vector<rpc::Violation> violations;
   const TimePage page(request, "tickets", feed_.info().epoch, violations);
   if (!violations.empty()) co_return rpc::InvalidFields(violations);

@@ -26,7 +26,8 @@ class TicketFeedService : public v1::TicketFeedService::CallbackService {
                                       v1::GetTicketResponse* response) override;
 
  private:
-  async::Task<grpc::Status> ListEvents(const v1::ListTicketEventsRequest& request, v1::ListTicketEventsResponse& response);
+  async::Task<grpc::Status> ListEvents(const v1::ListTicketEventsRequest& request,
+                                       v1::ListTicketEventsResponse& response);
   async::Task<grpc::Status> List(const v1::ListTicketsRequest& request, v1::ListTicketsResponse& response);
   async::Task<grpc::Status> Get(const v1::GetTicketRequest& request, v1::GetTicketResponse& response);
   const asio::any_io_executor executor_;

@@ -16,7 +16,8 @@ namespace poststelle::fetcher {
 // Reads mailbox, page_size and page_token of a list request, adding what is wrong to `violations`.
 struct TimePage {
   template <typename Request>
-  TimePage(const Request& request, const std::string& list, std::string page_key, std::vector<rpc::Violation>& violations)
+  TimePage(const Request& request, const std::string& list, std::string page_key,
+           std::vector<rpc::Violation>& violations)
       : key(std::move(page_key)), arguments(list + "\n" + request.mailbox()) {
     if (!request.mailbox().empty()) mailbox_id = IdOf(request.mailbox(), "mailboxes", "mailbox", violations);
     const Page page = PageOf(request.page_size(), request.page_token(), 50, key, arguments, violations);

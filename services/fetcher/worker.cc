@@ -262,7 +262,8 @@ async::Task<absl::Duration> Worker::Poll(Running& running, const MailboxRef& mai
     auto uncount = [this, folder](sql::Transaction& tx) {
       return UncountAttempts(tx, folder, context_.committer.holder());
     };
-    absl::Status uncounted = running.hold->fence == 0 ? absl::OkStatus() : co_await context_.committer.Commit(*running.hold, uncount);
+    absl::Status uncounted =
+        running.hold->fence == 0 ? absl::OkStatus() : co_await context_.committer.Commit(*running.hold, uncount);
     if (!uncounted.ok()) {
       observe::Log(observe::Level::kInfo, "poll.uncount_failed",
                    {{"mailbox", running.mailbox_id}, {"error", std::string(uncounted.message())}});

@@ -16,8 +16,8 @@
 namespace poststelle::fetcher {
 
 struct WorkerOptions {
-  int max_sessions = 200;                          // polls at once
-  absl::Duration lease = absl::Seconds(10);        // how long a claim holds unrenewed
+  int max_sessions = 200;                    // polls at once
+  absl::Duration lease = absl::Seconds(10);  // how long a claim holds unrenewed
   absl::Duration renew_every = absl::Seconds(3);
 };
 

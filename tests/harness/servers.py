@@ -1,0 +1,235 @@
+"""Private servers for the demo and the tests: Redis and Dovecot, on free ports of 127.0.0.1, in a folder of their own.
+
+Never the system's service manager, never the system's configuration. Everything that is started dies with this process.
+"""
+import ctypes
+import getpass
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent():
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def wait_until(condition, timeout=30.0, what="condition"):
+    """Polls `condition` until it is true; the timeout is generous, it only ends a test that hangs."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {timeout} s: {what}")
+        time.sleep(0.05)
+
+
+def port_answers(port):
+    with socket.socket() as s:
+        s.settimeout(1)
+        return s.connect_ex(("127.0.0.1", port)) == 0
+
+
+class Process:
+    """A child whose output goes to a log file."""
+
+    def __init__(self, name, argv, folder, env=None):
+        self.name = name
+        self.log_path = os.path.join(folder, f"{name}.log")
+        with open(self.log_path, "ab") as log:
+            self.child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                          env={**os.environ, **(env or {})}, preexec_fn=die_with_parent)
+
+    def running(self):
+        return self.child.poll() is None
+
+    def kill(self):
+        if self.running():
+            self.child.kill()
+        self.child.wait()
+
+    def stop(self, timeout=20):
+        if self.running():
+            self.child.terminate()
+        try:
+            return self.child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+
+    def log(self):
+        with open(self.log_path, errors="replace") as log:
+            return log.read()
+
+
+class Redis:
+    def __init__(self, folder):
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}"
+        self.process = Process("redis", ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
+                                         "--appendonly", "no", "--dir", folder], folder)
+        wait_until(lambda: port_answers(self.port), what="redis-server")
+
+    def stop(self):
+        self.process.kill()
+
+
+class Authority:
+    """A private certificate authority."""
+
+    def __init__(self, folder):
+        self.folder = os.path.join(folder, "ca")
+        os.makedirs(self.folder)
+        self._openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "ca.key",
+                      "-out", "ca.pem", "-days", "30", "-subj", "/CN=Poststelle demo authority")
+        self.path = os.path.join(self.folder, "ca.pem")
+
+    def _openssl(self, *arguments):
+        subprocess.run(["openssl", *arguments], cwd=self.folder, check=True, capture_output=True)
+
+    def issue(self, name, days=20, host="localhost"):
+        """A key and a certificate for `host`; a negative number of days makes an expired one."""
+        with open(os.path.join(self.folder, "ext"), "w") as ext:
+            ext.write(f"subjectAltName=DNS:{host}\n")
+        self._openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", f"{name}.key", "-out",
+                      f"{name}.csr", "-subj", f"/CN={host}")
+        self._openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile",
+                      "ext", "-out", f"{name}.pem", "-days", str(days))
+        return os.path.join(self.folder, f"{name}.pem"), os.path.join(self.folder, f"{name}.key")
+
+
+class Dovecot:
+    """IMAP over TLS and STARTTLS with accounts whose mail lies in Maildirs.
+
+    As root Dovecot drops to an unprivileged user of the system; as anybody else everything runs as that user.
+    """
+
+    def __init__(self, folder, authority, accounts):
+        self.folder = os.path.join(folder, "dovecot")
+        self.ports = {"imaps": free_port(), "imap": free_port()}
+        self.root = os.geteuid() == 0
+        self.user = "mail" if self.root else getpass.getuser()
+        entry = pwd.getpwnam(self.user)
+        self.uid, self.gid = entry.pw_uid, entry.pw_gid
+        os.makedirs(os.path.join(self.folder, "mail"))
+        self.accounts = accounts
+        certificate, key = authority.issue("dovecot")
+        with open(os.path.join(self.folder, "passwd"), "w") as passwd:
+            for name, password in accounts.items():
+                passwd.write(f"{name}:{{PLAIN}}{password}\n")
+                for sub in ("cur", "new", "tmp"):
+                    os.makedirs(os.path.join(self.maildir(name), sub))
+        group = __import__("grp").getgrgid(self.gid).gr_name
+        internal = "" if self.root else f"""
+default_internal_user = {self.user}
+default_internal_group = {group}
+default_login_user = {self.user}
+service anvil {{
+  chroot =
+}}
+service imap-login {{
+  chroot =
+}}
+service stats {{
+  chroot =
+}}
+"""
+        config = f"""
+base_dir = {self.folder}/run
+state_dir = {self.folder}/state
+log_path = {self.folder}/log
+protocols = imap
+listen = 127.0.0.1
+ssl = yes
+ssl_cert = <{certificate}
+ssl_key = <{key}
+disable_plaintext_auth = yes
+first_valid_uid = 1
+first_valid_gid = 1
+mail_location = maildir:{self.folder}/mail/%u
+mail_max_userip_connections = 100
+auth_mechanisms = plain login
+passdb {{
+  driver = passwd-file
+  args = scheme=PLAIN {self.folder}/passwd
+}}
+userdb {{
+  driver = static
+  args = uid={self.uid} gid={self.gid} home={self.folder}/mail/%u
+}}
+service imap-login {{
+  inet_listener imap {{
+    port = {self.ports['imap']}
+  }}
+  inet_listener imaps {{
+    port = {self.ports['imaps']}
+    ssl = yes
+  }}
+}}
+{internal}
+"""
+        self.config = os.path.join(self.folder, "dovecot.conf")
+        with open(self.config, "w") as out:
+            out.write(config)
+        if self.root:
+            # The unprivileged users have to reach the folder, and own the mail.
+            path = self.folder
+            while path != "/":
+                if os.stat(path).st_uid == 0 and not os.stat(path).st_mode & 0o001:
+                    os.chmod(path, os.stat(path).st_mode | 0o011)
+                path = os.path.dirname(path)
+            self._own(os.path.join(self.folder, "mail"))
+        binary = shutil.which("dovecot") or "/usr/sbin/dovecot"
+        self.process = Process("dovecot", [binary, "-F", "-c", self.config], folder)
+        wait_until(lambda: port_answers(self.ports["imaps"]) and port_answers(self.ports["imap"]), what="dovecot")
+        self.sequence = 0
+
+    def _own(self, path):
+        for base, folders, files in os.walk(path):
+            os.chown(base, self.uid, self.gid)
+            for name in files:
+                os.chown(os.path.join(base, name), self.uid, self.gid)
+
+    def maildir(self, account):
+        return os.path.join(self.folder, "mail", account)
+
+    def deliver(self, account, raw, seen=False, received=None):
+        """Puts a mail into the INBOX, as a delivery agent does: written aside, then renamed."""
+        self.sequence += 1
+        name = f"{int(time.time())}.{os.getpid()}_{self.sequence}.localhost"
+        temporary = os.path.join(self.maildir(account), "tmp", name)
+        with open(temporary, "wb") as out:
+            out.write(raw)
+        if received is not None:
+            os.utime(temporary, (received, received))
+        if self.root:
+            os.chown(temporary, self.uid, self.gid)
+        target = os.path.join("cur", name + ":2,S") if seen else os.path.join("new", name)
+        os.rename(temporary, os.path.join(self.maildir(account), target))
+        return os.path.join(self.maildir(account), target)
+
+    def rebuild(self, account):
+        """Forgets the UIDs: the folder comes back with another UIDVALIDITY."""
+        for name in os.listdir(self.maildir(account)):
+            if name.startswith("dovecot"):
+                path = os.path.join(self.maildir(account), name)
+                shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+
+    def stop(self):
+        try:
+            self.process.stop()
+        except subprocess.TimeoutExpired:
+            pass

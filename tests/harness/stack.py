@@ -1,0 +1,224 @@
+"""config and fetcher with their servers around them, and the calls that tests make."""
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import shutil
+
+from servers import Authority, Dovecot, Process, Redis, wait_until
+
+ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
+BUILD = os.environ.get("POSTSTELLE_BUILD", os.path.join(ROOT, "build", "release"))
+sys.path.insert(0, os.path.join(BUILD, "gen_python"))
+
+import grpc  # noqa: E402
+from poststelle.config.v1 import mailbox_pb2, mailbox_service_pb2, mailbox_service_pb2_grpc  # noqa: E402
+from poststelle.fetcher.v1 import (fetch_service_pb2, fetch_service_pb2_grpc, message_service_pb2,  # noqa: E402
+                                   message_service_pb2_grpc, ticket_feed_service_pb2, ticket_feed_service_pb2_grpc)
+
+ACCOUNTS = {"support@localhost": "sup port\"1", "sales@localhost": "sälés-2"}
+
+
+def binary(name):
+    return os.path.join(BUILD, "bin", name)
+
+
+class Service:
+    """One of our services; knows its addresses once it serves."""
+
+    def __init__(self, name, program, folder, arguments, env=None, port=0):
+        self.name, self.program, self.folder, self.arguments, self.env = name, program, folder, arguments, env or {}
+        self.port = port
+        self.process = None
+
+    def start(self, env=None, wait=True):
+        port_file = os.path.join(self.folder, f"{self.name}.port")
+        if os.path.exists(port_file):
+            os.remove(port_file)
+        argv = [binary(self.program), "--listen", f"127.0.0.1:{self.port}", "--metrics-address", "127.0.0.1:0", "--port-file",
+                port_file, *self.arguments]
+        self.process = Process(self.name, argv, self.folder, {**self.env, **(env or {})})
+        if not wait:
+            return
+        def ready():
+            if os.path.exists(port_file):
+                return True
+            if not self.process.running():
+                raise RuntimeError(f"{self.name} ended at once:\n{self.process.log()[-2000:]}")
+            return False
+        wait_until(ready, what=f"{self.name} to serve")
+        with open(port_file) as f:
+            self.address, self.metrics = f.read().split()
+        self.port = int(self.address.rsplit(":", 1)[1])  # the same one after a restart
+
+    def kill(self):
+        if self.process:
+            self.process.kill()
+
+    def stop(self):
+        return self.process.stop() if self.process else 0
+
+
+class Feed:
+    """A subscriber that writes down every event, in a thread of its own."""
+
+    def __init__(self, address, name="test", from_beginning=True):
+        self.events = []
+        self.channel = grpc.insecure_channel(address)
+        self.requests = []
+        self.wake = threading.Condition()
+        self.closed = False
+        start = ticket_feed_service_pb2.SubscribeRequest()
+        start.start.subscription = name
+        setattr(start.start, "from", 1 if from_beginning else 2)
+        self.requests.append(start)
+        self.call = ticket_feed_service_pb2_grpc.TicketFeedServiceStub(self.channel).Subscribe(self._outgoing())
+        self.thread = threading.Thread(target=self._read, daemon=True)
+        self.thread.start()
+
+    def _outgoing(self):
+        while True:
+            with self.wake:
+                while not self.requests and not self.closed:
+                    self.wake.wait()
+                if self.closed and not self.requests:
+                    return
+                request = self.requests.pop(0)
+            yield request
+
+    def _read(self):
+        try:
+            for response in self.call:
+                if response.WhichOneof("response") != "delivery":
+                    continue
+                event = response.delivery.event
+                self.events.append(event)
+                ack = ticket_feed_service_pb2.SubscribeRequest()
+                ack.acknowledge.position.CopyFrom(event.position)
+                ack.acknowledge.generation = response.delivery.generation
+                with self.wake:
+                    self.requests.append(ack)
+                    self.wake.notify()
+        except grpc.RpcError:
+            pass  # the service went away; what was received stays
+
+    def close(self):
+        with self.wake:
+            self.closed = True
+            self.wake.notify()
+        self.call.cancel()
+        self.thread.join(10)
+        self.channel.close()
+
+
+class Stack:
+    def __init__(self, folder=None, mail=True, fetcher_program="poststelle-fetcher", fetcher_arguments=(), lease="2s"):
+        self.own_folder = folder is None
+        self.folder = folder or tempfile.mkdtemp(prefix="poststelle-")
+        os.makedirs(self.folder, exist_ok=True)
+        self.redis = Redis(self.folder)
+        self.dovecot = None
+        if mail:
+            self.mail_folder = tempfile.mkdtemp(prefix="poststelle-mail-")
+            self.authority = Authority(self.mail_folder)
+            self.dovecot = Dovecot(self.mail_folder, self.authority, ACCOUNTS)
+        token = os.path.join(self.folder, "fetcher.token")
+        self.config = Service("config", "poststelle-config", self.folder,
+                              ["--database", f"sqlite:{self.folder}/config.db", "--key-file", f"{self.folder}/config.key",
+                               "--fetcher-token-file", token, "--min-fetch-interval", "100ms"])
+        self.config.start()
+        self.fetcher = Service("fetcher", fetcher_program, self.folder,
+                               ["--database", f"sqlite:{self.folder}/fetcher.db", "--redis", self.redis.url, "--config-address",
+                                self.config.address, "--config-token-file", token, "--lease", lease, *fetcher_arguments])
+
+    def start(self, **kwargs):
+        self.fetcher.start(**kwargs)
+        return self
+
+    def environment(self):
+        return {"POSTSTELLE_CONFIG_ADDRESS": self.config.address, "POSTSTELLE_FETCHER_ADDRESS": self.fetcher.address}
+
+    def cli(self, *arguments, password=None, check=True):
+        env = {**os.environ, "POSTSTELLE_CONFIG_ADDRESS": self.config.address,
+               "POSTSTELLE_FETCHER_ADDRESS": getattr(self.fetcher, "address", "127.0.0.1:1")}
+        if password is not None:
+            env["POSTSTELLE_MAILBOX_PASSWORD"] = password
+        return subprocess.run([binary("poststelle"), *arguments], env=env, capture_output=True, check=check, timeout=120)
+
+    def create_mailbox(self, account="support@localhost", name=None, encryption="tls", interval="200ms", host="localhost",
+                       port=None, password=None, ca=True, extra=()):
+        port = port or self.dovecot.ports["imaps" if encryption == "tls" else "imap"]
+        arguments = ["-o", "json", "mailbox", "create", "--name", name or account, "--address", account, "--host", host, "--port",
+                     str(port), "--encryption", encryption, "--interval", interval, *extra]
+        if ca:
+            arguments += ["--ca-file", self.authority.path if ca is True else ca]
+        done = self.cli(*arguments, password=ACCOUNTS.get(account, "x") if password is None else password, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(done.stderr.decode())
+        name = json.loads(done.stdout)["name"]
+        if self.fetcher.process and self.fetcher.process.running():
+            wait_until(lambda: self.known(name), what=f"the fetcher to know {name}")
+        return name
+
+    def known(self, mailbox):
+        try:
+            return self.status(mailbox) is not None
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.NOT_FOUND:
+                return False
+            raise
+
+    def channel(self, service):
+        return grpc.insecure_channel(service.address)
+
+    def status(self, mailbox):
+        with self.channel(self.fetcher) as channel:
+            stub = fetch_service_pb2_grpc.FetchServiceStub(channel)
+            return stub.GetStatus(fetch_service_pb2.GetStatusRequest(mailbox=mailbox), timeout=20).status
+
+    def metric(self, name):
+        import urllib.request
+        text = urllib.request.urlopen(f"http://{self.fetcher.metrics}/metrics", timeout=10).read().decode()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
+
+    def raw(self, message):
+        with self.channel(self.fetcher) as channel:
+            stub = message_service_pb2_grpc.MessageServiceStub(channel)
+            return b"".join(p.data for p in stub.DownloadRaw(message_service_pb2.DownloadRawRequest(name=message)))
+
+    def explain(self, mailbox, message_id):
+        with self.channel(self.fetcher) as channel:
+            stub = message_service_pb2_grpc.MessageServiceStub(channel)
+            return stub.Explain(message_service_pb2.ExplainRequest(mailbox=mailbox, message_id=message_id), timeout=60).outcomes
+
+    def idle(self, mailbox, polls=2):
+        """Waits until that many further polls went well with nothing left to fetch."""
+        done = []
+        def settled():
+            s = self.status(mailbox)
+            stamp = s.last_success_time.ToNanoseconds()
+            if stamp and (not done or done[-1] != stamp):
+                done.append(stamp)
+            return len(done) > polls and s.pending == 0
+        wait_until(settled, 90, f"{mailbox} to be idle")
+
+    def stop(self):
+        for service in (self.fetcher, self.config):
+            try:
+                service.stop()
+            except subprocess.TimeoutExpired:
+                service.kill()
+        if self.dovecot:
+            self.dovecot.stop()
+            shutil.rmtree(self.mail_folder, ignore_errors=True)
+        self.redis.stop()
+        if self.own_folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
