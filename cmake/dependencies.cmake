@@ -21,5 +21,5 @@ endif()
 
 # Standalone asio, coroutines switched on for clang with libstdc++ 12.
 add_library(poststelle_asio INTERFACE)
-target_compile_definitions(poststelle_asio INTERFACE ASIO_STANDALONE ASIO_NO_DEPRECATED ASIO_HAS_CO_AWAIT=1 ASIO_HAS_STD_COROUTINE=1)
+target_compile_definitions(poststelle_asio INTERFACE ASIO_STANDALONE ASIO_NO_DEPRECATED ASIO_DISABLE_STD_ALIGNED_ALLOC ASIO_HAS_CO_AWAIT=1 ASIO_HAS_STD_COROUTINE=1)
 target_link_libraries(poststelle_asio INTERFACE Threads::Threads)

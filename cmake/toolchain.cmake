@@ -14,8 +14,6 @@ add_link_options(-fuse-ld=lld-16)
 if(POSTSTELLE_SANITIZE)
   add_compile_options(-fsanitize=${POSTSTELLE_SANITIZE} -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${POSTSTELLE_SANITIZE})
-  # asio's fences are not modelled by TSan; asio itself runs clean there.
-  add_compile_options(-Wno-tsan)
   add_compile_definitions(POSTSTELLE_SANITIZED=1)
 endif()
 include_directories(${CMAKE_SOURCE_DIR})

@@ -225,6 +225,8 @@ struct Starter {
         asio::bind_cancellation_slot(entry->signal.slot(), [impl = impl, entry = entry](std::exception_ptr error) {
           DieOn(error);
           impl->Finish(entry);
+          // The coroutine's last frames still refer to the signal: it dies a turn later.
+          asio::post(entry->strand, [entry] {});
         }));
     bool cancelled = false;
     {

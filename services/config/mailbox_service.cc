@@ -165,7 +165,7 @@ async::Task<grpc::Status> MailboxService::Create(const v1::CreateMailboxRequest&
   }
   if (request.request_id().size() > 128) violations.push_back(Wrong("request_id", "must have at most 128 characters"));
   if (!violations.empty()) co_return rpc::InvalidFields(violations);
-  mailbox.set_name(Prefixed(request.mailbox_id().empty() ? RandomId() : request.mailbox_id()));
+  mailbox.set_name(Prefixed(request.mailbox_id().empty() ? "m" + RandomId() : request.mailbox_id()));
   absl::StatusOr<StoredMailbox> sealed = Seal(std::move(mailbox));
   if (!sealed.ok()) co_return rpc::FromAbsl(sealed.status());
   if (request.validate_only()) {

@@ -3,9 +3,9 @@ import os
 
 import grpc
 import pytest
-from google.rpc import error_details_pb2, status_pb2
 
 from stack import Stack, mailbox_pb2, mailbox_service_pb2, mailbox_service_pb2_grpc
+from google.rpc import error_details_pb2, status_pb2  # after stack, which knows where the generated protos are
 from poststelle.config.v1 import credential_service_pb2, credential_service_pb2_grpc
 
 

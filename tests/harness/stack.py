@@ -13,6 +13,10 @@ ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 BUILD = os.environ.get("POSTSTELLE_BUILD", os.path.join(ROOT, "build", "release"))
 sys.path.insert(0, os.path.join(BUILD, "gen_python"))
 
+import google  # noqa: E402
+
+google.__path__.append(os.path.join(BUILD, "gen_python", "google"))  # google.rpc beside Debian's google.protobuf
+
 import grpc  # noqa: E402
 from poststelle.config.v1 import mailbox_pb2, mailbox_service_pb2, mailbox_service_pb2_grpc  # noqa: E402
 from poststelle.fetcher.v1 import (fetch_service_pb2, fetch_service_pb2_grpc, message_service_pb2,  # noqa: E402

@@ -26,7 +26,7 @@ SCRIPTED = {
 
 @pytest.fixture(scope="module")
 def stack():
-    with Stack(fetcher_arguments=["--command-timeout", "2s"]).start() as s:
+    with Stack(fetcher_arguments=["--command-timeout", "4s"]).start() as s:
         s.healthy = s.create_mailbox("sales@localhost", "Healthy")
         yield s
 
