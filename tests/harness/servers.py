@@ -162,6 +162,13 @@ first_valid_gid = 1
 mail_location = maildir:{self.folder}/mail/%u
 mail_max_userip_connections = 100
 auth_mechanisms = plain login
+# A wrong password in one test must not slow down the sign-in of the next.
+auth_failure_delay = 0
+service anvil {{
+  unix_listener anvil-auth-penalty {{
+    mode = 0
+  }}
+}}
 passdb {{
   driver = passwd-file
   args = scheme=PLAIN {self.folder}/passwd
