@@ -100,7 +100,7 @@ absl::StatusOr<std::string> ReadSecretFile(const std::string& path) {
     if (errno == ENOENT) return absl::NotFoundError(absl::StrCat(path, " does not exist"));
     return Errno(path, "be read");
   }
-  struct stat info {};
+  struct stat info{};
   std::string content;
   absl::Status status;
   if (fstat(fd, &info) != 0) {
