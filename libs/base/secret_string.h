@@ -40,6 +40,8 @@ class SecretString {
 
  private:
   void Wipe() {
+    // The whole buffer: a short string that was moved from says size 0 and still holds its bytes.
+    value_.resize(value_.capacity());
     OPENSSL_cleanse(value_.data(), value_.size());
     value_.clear();
   }

@@ -77,6 +77,26 @@ absl::Status Errno(const std::string& path, std::string_view doing) {
   return absl::FailedPreconditionError(absl::StrCat(path, ": can't ", Av(doing), ": ", std::strerror(errno)));
 }
 
+// The entry of a new file in its folder is durable only after this: a sealed password must not outlive its key.
+absl::Status SyncFolderOf(const std::string& path) {
+  const size_t slash = path.find_last_of('/');
+  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+  const int fd = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return Errno(folder, "be opened");
+  const bool synced = fsync(fd) == 0;
+  const int error = errno;
+  close(fd);
+  errno = error;
+  return synced ? absl::OkStatus() : Errno(folder, "be synced");
+}
+
+// A file of ours that only we may read; or one given to us (Kubernetes mounts secrets as root's, readable by the pod's
+// group), that others can neither read nor change.
+bool IsPrivate(const struct stat& info) {
+  const bool given = info.st_uid != geteuid();
+  return (info.st_mode & (given ? 0037 : 0077)) == 0;
+}
+
 // Made whole or not at all: another process that starts at the same moment sees the same content or none.
 absl::Status WriteSecretFile(const std::string& path, std::string_view content) {
   const std::string temporary = absl::StrCat(path, ".", RandomId());
@@ -91,7 +111,7 @@ absl::Status WriteSecretFile(const std::string& path, std::string_view content) 
   unlink(temporary.c_str());
   errno = error;
   if (!written || (!linked && error != EEXIST)) return Errno(path, "be written");
-  return absl::OkStatus();
+  return SyncFolderOf(path);
 }
 
 absl::StatusOr<std::string> ReadSecretFile(const std::string& path) {
@@ -105,7 +125,7 @@ absl::StatusOr<std::string> ReadSecretFile(const std::string& path) {
   absl::Status status;
   if (fstat(fd, &info) != 0) {
     status = Errno(path, "be read");
-  } else if ((info.st_mode & 0077) != 0) {
+  } else if (!IsPrivate(info)) {
     status = absl::FailedPreconditionError(
         absl::StrCat(path, " holds a secret and others may read it; run: chmod 600 ", path));
   } else if (static_cast<size_t>(info.st_size) > kMaxFileBytes) {
@@ -133,6 +153,7 @@ absl::StatusOr<std::unique_ptr<Vault>> Vault::OpenOrCreate(const std::string& pa
   if (absl::IsNotFound(content.status())) {
     PS_ASSIGN_OR_RETURN(std::string key, RandomBytes(kKeyBytes));
     PS_RETURN_IF_ERROR(WriteSecretFile(path, absl::StrCat("key ", RandomId().substr(0, 8), " ", Hex(key), "\n")));
+    OPENSSL_cleanse(key.data(), key.size());
     content = ReadSecretFile(path);
   }
   if (!content.ok()) return content.status();
@@ -141,16 +162,20 @@ absl::StatusOr<std::unique_ptr<Vault>> Vault::OpenOrCreate(const std::string& pa
   for (absl::string_view line : absl::StrSplit(*content, '\n')) {
     ++number;
     if (absl::StripAsciiWhitespace(line).empty() || line[0] == '#') continue;
-    const std::vector<std::string> words = absl::StrSplit(line, ' ', absl::SkipEmpty());
+    const std::vector<absl::string_view> words = absl::StrSplit(line, ' ', absl::SkipEmpty());
     const bool hex = words.size() == 3 && words[2].size() == 2 * kKeyBytes &&
-                     words[2].find_first_not_of("0123456789abcdef") == std::string::npos;
+                     words[2].find_first_not_of("0123456789abcdef") == absl::string_view::npos;
     if (!hex || words[0] != "key") {
       return absl::FailedPreconditionError(
           absl::StrCat(path, ":", number, ": expected \"key <id> <64 hexadecimal digits>\""));
     }
-    vault->keys_.emplace(words[1], SecretString(absl::HexStringToBytes(words[2])));
-    if (vault->first_.empty()) vault->first_ = words[1];
+    const std::string id(words[1]);
+    if (!vault->keys_.emplace(id, SecretString(absl::HexStringToBytes(words[2]))).second) {
+      return absl::FailedPreconditionError(absl::StrCat(path, ":", number, ": a key named ", id, " is there already"));
+    }
+    if (vault->first_.empty()) vault->first_ = id;
   }
+  OPENSSL_cleanse(content->data(), content->size());
   if (vault->first_.empty()) return absl::FailedPreconditionError(absl::StrCat(path, " holds no key"));
   return vault;
 }

@@ -72,6 +72,22 @@ TEST_F(VaultTest, AMalformedKeyFileNamesTheLine) {
   EXPECT_NE(std::string(vault.status().message()).find("key:1"), std::string::npos);
 }
 
+TEST_F(VaultTest, ARepeatedKeyIdIsRefused) {
+  std::ofstream(Path("key")) << "key a " << std::string(64, '1') << "\nkey a " << std::string(64, '2') << "\n";
+  ASSERT_EQ(chmod(Path("key").c_str(), 0600), 0);
+  auto vault = Vault::OpenOrCreate(Path("key"));
+  ASSERT_FALSE(vault.ok());
+  EXPECT_NE(std::string(vault.status().message()).find("key:2"), std::string::npos);
+}
+
+TEST(SecretString, LeavesNothingBehindWhenMoved) {
+  SecretString from(std::string("hunter2"));
+  const char* buffer = from.Reveal().data();  // short: inside the object
+  const SecretString to(std::move(from));
+  EXPECT_EQ(to.Reveal(), "hunter2");
+  EXPECT_EQ(std::string_view(buffer, 7).find("unter"), std::string_view::npos);
+}
+
 TEST_F(VaultTest, TokensAreMadeOnce) {
   EXPECT_TRUE(absl::IsNotFound(LoadToken(Path("token")).status()));
   auto token = LoadOrCreateToken(Path("token"));

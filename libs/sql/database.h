@@ -48,7 +48,8 @@ class Transaction {
   virtual ~Transaction() = default;
   // Runs one statement. `sql` is a literal with parameters $1, $2 … in order (statements are prepared once and kept by
   // their text). Errors: kAlreadyExists for a violated unique constraint, kInvalidArgument for data that the database
-  // refuses, kUnavailable for what is worth a retry (busy, connection lost), kInternal otherwise.
+  // refuses and for a parameter without a value, kUnavailable for what is worth a retry (busy, disk full, connection
+  // lost), kAborted once the database has rolled the transaction back, kInternal otherwise.
   virtual async::Task<absl::StatusOr<Result>> Execute(std::string_view sql, std::vector<Value> params = {}) = 0;
   // Makes what follows undoable by RollbackTo(name) without losing the rest; `name` is a literal identifier.
   virtual async::Task<absl::Status> Savepoint(std::string_view name) = 0;
@@ -56,8 +57,8 @@ class Transaction {
   virtual async::Task<absl::Status> ReleaseSavepoint(std::string_view name) = 0;
 };
 
-// The work of a transaction: OK commits, an error rolls back and is returned. It may be called again after a
-// transient failure, so it must be repeatable (DESIGN §3: every transaction may be replayed).
+// The work of a transaction: OK commits, an error rolls back and is returned. It may suspend. It may be called again
+// after a transient failure of the database, so it must be repeatable (DESIGN §3: every transaction may be replayed).
 using Work = std::function<async::Task<absl::Status>(Transaction&)>;
 
 // A database. Thread-safe; callers wait on their own executor while the work runs on the database's.

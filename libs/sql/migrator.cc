@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -8,25 +9,36 @@
 namespace poststelle::sql {
 namespace {
 
-// The statements of a step: split at semicolons at the end of a line, comments left to the database.
+// The statements of a step: split at semicolons outside of quotes ('…', "…", $$…$$) and comments (--). The last one
+// needs none.
 std::vector<std::string> Split(std::string_view sql) {
   std::vector<std::string> out;
   std::string statement;
-  size_t begin = 0;
-  while (begin < sql.size()) {
-    size_t end = sql.find('\n', begin);
-    if (end == std::string_view::npos) end = sql.size();
-    std::string_view line = sql.substr(begin, end - begin);
-    begin = end + 1;
-    if (line.starts_with("--")) continue;
-    statement.append(line);
-    statement.push_back('\n');
-    if (line.ends_with(';')) {
-      statement.resize(statement.find_last_of(';'));
-      out.push_back(std::move(statement));
-      statement.clear();
+  const auto finish = [&out, &statement] {
+    if (statement.find_first_not_of(" \t\r\n") != std::string::npos) out.push_back(std::move(statement));
+    statement.clear();
+  };
+  for (size_t i = 0; i < sql.size();) {
+    if (sql.substr(i).starts_with("--")) {
+      i = std::min(sql.find('\n', i), sql.size());
+      continue;
     }
+    if (sql[i] == ';') {
+      finish();
+      ++i;
+      continue;
+    }
+    size_t length = 1;
+    for (const std::string_view quote : {"'", "\"", "$$"}) {
+      if (!sql.substr(i).starts_with(quote)) continue;
+      const size_t end = sql.find(quote, i + quote.size());
+      length = (end == std::string_view::npos ? sql.size() : end + quote.size()) - i;
+      break;
+    }
+    statement.append(sql.substr(i, length));
+    i += length;
   }
+  finish();
   return out;
 }
 

@@ -1,7 +1,11 @@
 #include <gtest/gtest.h>
 
+#include <sys/stat.h>
+
+#include <atomic>
 #include <filesystem>
 #include <optional>
+#include <thread>
 
 #include "libs/base/ids.h"
 #include "libs/base/status_macros.h"
@@ -24,6 +28,22 @@ class SqlTest : public ::testing::Test {
     absl::Status out;
     async::RunBlocking(runtime_.executor(), Into(std::move(task), out));
     return out;
+  }
+
+  absl::Status Run(Database& db, std::string sql, std::vector<Value> params = {}) {
+    return Await(db.Write([sql, params](Transaction& tx) -> async::Task<absl::Status> {
+      co_return (co_await tx.Execute(sql, params)).status();
+    }));
+  }
+  int64_t Number(Database& db, std::string sql) {
+    int64_t number = -1;
+    const absl::Status status = Await(db.Read([sql, &number](Transaction& tx) -> async::Task<absl::Status> {
+      PS_CO_ASSIGN_OR_RETURN(Result r, co_await tx.Execute(sql));
+      number = r.rows.at(0).Int(0);
+      co_return absl::OkStatus();
+    }));
+    EXPECT_TRUE(status.ok()) << status;
+    return number;
   }
 
   std::filesystem::path directory_;
@@ -134,6 +154,133 @@ TEST_F(SqlTest, APathThatCantBeOpenedIsNamed) {
   ASSERT_FALSE(db.ok());
   EXPECT_NE(std::string(db.status().message()).find("/nonexistent/folder/x.db"), std::string::npos);
   EXPECT_FALSE(Open("mysql://x").ok());
+  // The refusal does not repeat a URL: it may hold a password.
+  EXPECT_EQ(Open("mysql://user:hunter2@host/db").status().ToString().find("hunter2"), std::string::npos);
+}
+
+async::Task<absl::Status> IncrementSlowly(Transaction& tx) {
+  PS_CO_ASSIGN_OR_RETURN(Result r, co_await tx.Execute("SELECT n FROM counter"));
+  PS_CO_RETURN_IF_ERROR(co_await async::Sleep(absl::Microseconds(50)));
+  std::vector<Value> next{r.rows.at(0).Int(0) + 1};
+  co_return (co_await tx.Execute("UPDATE counter SET n = $1", std::move(next))).status();
+}
+
+TEST_F(SqlTest, WorkThatSuspendsKeepsItsTurn) {
+  auto db = Open(Url());
+  ASSERT_TRUE(db.ok());
+  ASSERT_TRUE(Run(**db, "CREATE TABLE counter (n BIGINT)").ok());
+  ASSERT_TRUE(Run(**db, "INSERT INTO counter VALUES (0)").ok());
+  async::TaskScope scope(runtime_.executor());
+  std::vector<absl::Status> results(50);
+  for (absl::Status& result : results) scope.Spawn(Into((*db)->Write(IncrementSlowly), result));
+  scope.JoinBlocking();
+  for (const absl::Status& r : results) EXPECT_TRUE(r.ok()) << r;
+  EXPECT_EQ(Number(**db, "SELECT n FROM counter"), 50);
+}
+
+TEST_F(SqlTest, NothingIsWrittenAfterTheTransactionEnded) {
+  auto db = Open(Url());
+  ASSERT_TRUE(db.ok());
+  ASSERT_TRUE(Await(Migrate(**db, kSchema)).ok());
+  absl::Status swallowed = Await((*db)->Write([](Transaction& tx) -> async::Task<absl::Status> {
+    EXPECT_TRUE((co_await tx.Execute("ROLLBACK")).ok());  // as SQLite does by itself when the disk is full
+    Work a = Insert("a", 1);
+    EXPECT_TRUE(absl::IsAborted(co_await a(tx)));
+    EXPECT_TRUE(absl::IsAborted(co_await tx.Savepoint("s")));
+    EXPECT_TRUE(absl::IsAborted(co_await tx.ReleaseSavepoint("s")));
+    co_return absl::OkStatus();
+  }));
+  EXPECT_TRUE(absl::IsAborted(swallowed)) << swallowed;
+  EXPECT_EQ(Number(**db, "SELECT COUNT(*) FROM t"), 0);
+  EXPECT_TRUE(Await((*db)->Write(Insert("b", 1))).ok());  // the next one is not affected
+}
+
+TEST_F(SqlTest, AFullDiskRollsBackAsAWhole) {
+  auto db = Open(Url());
+  ASSERT_TRUE(db.ok());
+  ASSERT_TRUE(Await(Migrate(**db, kSchema)).ok());
+  absl::Status full = Await((*db)->Write([](Transaction& tx) -> async::Task<absl::Status> {
+    Work first = Insert("first", 1);
+    PS_CO_RETURN_IF_ERROR(co_await first(tx));
+    PS_CO_RETURN_IF_ERROR((co_await tx.Execute("PRAGMA max_page_count = 20")).status());
+    std::vector<Value> huge{std::string("huge"), Blob{std::string(4 << 20, 'x')}};
+    absl::Status failed = (co_await tx.Execute("INSERT INTO t (k, b) VALUES ($1, $2)", std::move(huge))).status();
+    EXPECT_TRUE(absl::IsUnavailable(failed)) << failed;
+    Work last = Insert("last", 1);
+    (void)co_await last(tx);
+    co_return failed;
+  }));
+  EXPECT_FALSE(full.ok());
+  EXPECT_EQ(Number(**db, "SELECT COUNT(*) FROM t"), 0);
+}
+
+TEST_F(SqlTest, TheWorksOwnFailureIsNotReplayed) {
+  auto db = Open(Url());
+  ASSERT_TRUE(db.ok());
+  int calls = 0;
+  EXPECT_TRUE(absl::IsUnavailable(Await((*db)->Write([&calls](Transaction&) -> async::Task<absl::Status> {
+    ++calls;
+    co_return absl::UnavailableError("elsewhere");
+  }))));
+  EXPECT_EQ(calls, 1);
+}
+
+TEST_F(SqlTest, AStepMayHoldStatementsInAnyForm) {
+  auto db = Open(Url());
+  ASSERT_TRUE(db.ok());
+  const std::vector<Migration> steps = {
+      {1, "one line", "CREATE TABLE a (x TEXT DEFAULT ';'); CREATE TABLE b (x TEXT);-- a; comment\n"},
+      {2, "no end", "CREATE TABLE c (x TEXT); CREATE TABLE d (x TEXT)"}};
+  const absl::Status migrated = Await(Migrate(**db, steps));
+  ASSERT_TRUE(migrated.ok()) << migrated;
+  EXPECT_EQ(Number(**db, "SELECT COUNT(*) FROM sqlite_schema WHERE name IN ('a', 'b', 'c', 'd')"), 4);
+}
+
+TEST_F(SqlTest, AFaultyStatementIsRefused) {
+  auto db = Open(Url());
+  ASSERT_TRUE(db.ok());
+  EXPECT_TRUE(absl::IsInvalidArgument(Run(**db, "SELECT $1, $2", {int64_t{1}})));
+  EXPECT_TRUE(absl::IsInvalidArgument(Run(**db, "SELECT 1; SELECT 2")));
+  EXPECT_TRUE(absl::IsInvalidArgument(Run(**db, " ")));
+}
+
+TEST_F(SqlTest, ChangedCountsThisStatementOnly) {
+  auto db = Open(Url());
+  ASSERT_TRUE(db.ok());
+  ASSERT_TRUE(Await(Migrate(**db, kSchema)).ok());
+  ASSERT_TRUE(Await((*db)->Write([](Transaction& tx) -> async::Task<absl::Status> {
+                PS_CO_ASSIGN_OR_RETURN(Result two, co_await tx.Execute("INSERT INTO t (k) VALUES ('a'), ('b')"));
+                EXPECT_EQ(two.changed, 2);
+                PS_CO_ASSIGN_OR_RETURN(Result none, co_await tx.Execute("SELECT COUNT(*) FROM t"));
+                EXPECT_EQ(none.changed, 0);
+                co_return absl::OkStatus();
+              })).ok());
+}
+
+TEST_F(SqlTest, OthersCantReadTheFile) {
+  auto db = Open(Url());
+  ASSERT_TRUE(db.ok());
+  ASSERT_TRUE(Await(Migrate(**db, kSchema)).ok());
+  for (const auto& file : std::filesystem::directory_iterator(directory_)) {
+    struct stat info{};
+    ASSERT_EQ(stat(file.path().c_str(), &info), 0);
+    EXPECT_EQ(info.st_mode & 0077, 0U) << file.path();
+  }
+}
+
+TEST_F(SqlTest, ManyMayOpenANewFileAtOnce) {
+  std::atomic<int> failed = 0;
+  for (int round = 0; round < 10; ++round) {
+    std::vector<std::thread> openers;
+    for (int i = 0; i < 6; ++i) {
+      openers.emplace_back([&failed, url = Url() + std::to_string(round)] {
+        const auto db = Open(url);
+        if (!db.ok()) ++failed;
+      });
+    }
+    for (std::thread& opener : openers) opener.join();
+  }
+  EXPECT_EQ(failed, 0);
 }
 
 }  // namespace

@@ -1,11 +1,15 @@
 #include <sqlite3.h>
+#include <sys/stat.h>
 
+#include <cerrno>
+#include <charconv>
+#include <chrono>
 #include <cstdlib>
-#include <deque>
-#include <mutex>
+#include <cstring>
+#include <thread>
 #include <unordered_map>
 
-#include "absl/strings/match.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "libs/base/status_macros.h"
 #include "libs/base/sv.h"
@@ -29,9 +33,10 @@ const std::string& Row::Text(size_t column) const {
 
 namespace {
 
-// A whole transaction is tried this often when another process holds the file.
-constexpr int kBusyTries = 5;
+// So long another process may hold the file before a transaction fails as unavailable; none is replayed.
 constexpr int kBusyTimeoutMs = 10'000;
+// Statements are literals of this program; more than this many would mean that somebody builds them from data.
+constexpr size_t kMaxStatements = 512;
 
 absl::Status ToStatus(int code, sqlite3* db, std::string_view doing) {
   const std::string text = absl::StrCat(Av(doing), ": ", db == nullptr ? sqlite3_errstr(code) : sqlite3_errmsg(db));
@@ -42,6 +47,9 @@ absl::Status ToStatus(int code, sqlite3* db, std::string_view doing) {
       return absl::OkStatus();
     case SQLITE_BUSY:
     case SQLITE_LOCKED:
+    case SQLITE_FULL:  // these three pass, or somebody mends them: worth a retry
+    case SQLITE_IOERR:
+    case SQLITE_NOMEM:
       return absl::UnavailableError(text);
     case SQLITE_CONSTRAINT:
       return code == SQLITE_CONSTRAINT_UNIQUE || code == SQLITE_CONSTRAINT_PRIMARYKEY
@@ -67,44 +75,104 @@ class Connection : public Transaction {
   }
 
   absl::Status Open(const std::string& path, bool writer) {
-    const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
+    // SQLite would make the file readable by everybody; its journal and index take over the mode of the file.
+    if (mknod(path.c_str(), S_IFREG | 0600, 0) != 0 && errno != EEXIST) {
+      return absl::FailedPreconditionError(absl::StrCat("can't create database ", path, ": ", std::strerror(errno)));
+    }
+    const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
     if (int rc = sqlite3_open_v2(path.c_str(), &db_, flags, nullptr); rc != SQLITE_OK) {
       return ToStatus(rc, db_, absl::StrCat("can't open database ", path));
     }
     sqlite3_busy_timeout(db_, kBusyTimeoutMs);
-    for (const char* pragma :
-         {"PRAGMA page_size = 16384", "PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL",
-          "PRAGMA foreign_keys = ON", "PRAGMA journal_size_limit = 67108864", "PRAGMA cache_size = -32768"}) {
-      PS_RETURN_IF_ERROR(Plain(pragma, absl::StrCat("can't set up database ", path)));
+    const std::string doing = absl::StrCat("can't set up database ", path);
+    PS_RETURN_IF_ERROR(Plain("PRAGMA page_size = 16384", doing));
+    PS_RETURN_IF_ERROR(SwitchToWal(path));
+    for (const char* pragma : {"PRAGMA synchronous = FULL", "PRAGMA foreign_keys = ON",
+                               "PRAGMA journal_size_limit = 67108864", "PRAGMA cache_size = -32768"}) {
+      PS_RETURN_IF_ERROR(Plain(pragma, doing));
     }
-    return writer ? absl::OkStatus() : Plain("PRAGMA query_only = ON", "can't set up the reader");
+    return writer ? absl::OkStatus() : Plain("PRAGMA query_only = ON", doing);
   }
 
   absl::Status Plain(const std::string& sql, std::string_view doing) {
     return ToStatus(sqlite3_exec(db_, sql.c_str(), nullptr, nullptr, nullptr), db_, doing);
   }
 
+  absl::Status Begin(const std::string& how) {
+    PS_RETURN_IF_ERROR(Plain(how, "begin"));
+    return absl::OkStatus();
+  }
+
+  // Commits, or rolls back what `status` condemned.
+  absl::Status End(absl::Status status) {
+    // After some errors (disk full, out of memory) SQLite has rolled back by itself: then there is nothing to commit,
+    // even if the work closed its eyes.
+    if (status.ok()) status = Alive();
+    if (status.ok()) status = Plain("COMMIT", "commit");
+    if (sqlite3_get_autocommit(db_) == 0) {
+      absl::Status rolled_back = Plain("ROLLBACK", "rollback");
+      if (!rolled_back.ok() && status.ok()) status = rolled_back;
+    }
+    return status;
+  }
+
   async::Task<absl::StatusOr<Result>> Execute(std::string_view sql, std::vector<Value> params) override {
+    PS_CO_RETURN_IF_ERROR(Alive());
     co_return Run(sql, params);
   }
   async::Task<absl::Status> Savepoint(std::string_view name) override {
+    PS_CO_RETURN_IF_ERROR(Alive());
     co_return Plain(absl::StrCat("SAVEPOINT ", Av(name)), "savepoint");
   }
   async::Task<absl::Status> RollbackTo(std::string_view name) override {
+    PS_CO_RETURN_IF_ERROR(Alive());
     co_return Plain(absl::StrCat("ROLLBACK TO ", Av(name)), "rollback to savepoint");
   }
   async::Task<absl::Status> ReleaseSavepoint(std::string_view name) override {
+    PS_CO_RETURN_IF_ERROR(Alive());
     co_return Plain(absl::StrCat("RELEASE ", Av(name)), "release savepoint");
   }
 
  private:
+  // A statement outside the transaction would be durable at once and survive the failure of the work.
+  absl::Status Alive() {
+    if (sqlite3_get_autocommit(db_) == 0) return absl::OkStatus();
+    return absl::AbortedError("the transaction has already been rolled back");
+  }
+
+  // Several processes may open a new file at once; the switch does not wait for its turn by itself.
+  absl::Status SwitchToWal(const std::string& path) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(kBusyTimeoutMs);
+    for (;;) {
+      absl::StatusOr<Result> mode = Run("PRAGMA journal_mode = WAL", {});
+      if (mode.ok() && mode->rows.size() == 1 && mode->rows[0].Text(0) == "wal") return absl::OkStatus();
+      if (!absl::IsUnavailable(mode.status())) {
+        if (!mode.ok()) return mode.status();
+        return absl::FailedPreconditionError(
+            absl::StrCat("database ", path, " can't keep a write-ahead log; put it on a local file system"));
+      }
+      if (std::chrono::steady_clock::now() > deadline) return mode.status();
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+  }
+
   absl::StatusOr<sqlite3_stmt*> Prepare(std::string_view sql) {
     auto it = statements_.find(std::string(sql));
     if (it != statements_.end()) return it->second;
+    if (statements_.size() >= kMaxStatements) {
+      for (auto& [text, old] : statements_) sqlite3_finalize(old);
+      statements_.clear();
+    }
     sqlite3_stmt* statement = nullptr;
-    const int rc = sqlite3_prepare_v3(db_, sql.data(), static_cast<int>(sql.size()), SQLITE_PREPARE_PERSISTENT,
-                                      &statement, nullptr);
+    const char* rest = nullptr;
+    const int rc =
+        sqlite3_prepare_v3(db_, sql.data(), static_cast<int>(sql.size()), SQLITE_PREPARE_PERSISTENT, &statement, &rest);
     if (rc != SQLITE_OK) return ToStatus(rc, db_, "prepare");
+    const absl::string_view leftover(rest, static_cast<size_t>(sql.data() + sql.size() - rest));
+    if (statement == nullptr || !absl::StripAsciiWhitespace(leftover).empty()) {
+      sqlite3_finalize(statement);
+      return absl::InvalidArgumentError("Execute takes one statement");
+    }
     statements_.emplace(std::string(sql), statement);
     return statement;
   }
@@ -121,8 +189,9 @@ class Connection : public Transaction {
   }
 
   static Value Column(sqlite3_stmt* statement, int i) {
+    const int type = sqlite3_column_type(statement, i);  // first: reading the size may convert the value
     const auto size = static_cast<size_t>(sqlite3_column_bytes(statement, i));
-    switch (sqlite3_column_type(statement, i)) {
+    switch (type) {
       case SQLITE_INTEGER:
         return int64_t{sqlite3_column_int64(statement, i)};
       case SQLITE_TEXT:
@@ -139,12 +208,17 @@ class Connection : public Transaction {
 
   absl::StatusOr<Result> Run(std::string_view sql, const std::vector<Value>& params) {
     PS_ASSIGN_OR_RETURN(sqlite3_stmt * statement, Prepare(sql));
-    for (size_t i = 0; i < params.size(); ++i) {
-      // "$3" is a name to SQLite, numbered by its first appearance.
-      const int index = sqlite3_bind_parameter_index(statement, absl::StrCat("$", i + 1).c_str());
-      if (index == 0) continue;  // the statement does not use this one
-      if (int rc = Bind(statement, index, params[i]); rc != SQLITE_OK) return ToStatus(rc, db_, "bind");
+    // "$3" is a name to SQLite, numbered by its first appearance.
+    for (int index = 1; index <= sqlite3_bind_parameter_count(statement); ++index) {
+      const char* name = sqlite3_bind_parameter_name(statement, index);
+      size_t number = 0;
+      if (name != nullptr && name[0] == '$') std::from_chars(name + 1, name + std::strlen(name), number);
+      if (number == 0 || number > params.size()) {
+        return absl::InvalidArgumentError(absl::StrCat("parameter ", name == nullptr ? "?" : name, " has no value"));
+      }
+      if (int rc = Bind(statement, index, params[number - 1]); rc != SQLITE_OK) return ToStatus(rc, db_, "bind");
     }
+    const int64_t before = sqlite3_total_changes64(db_);
     Result result;
     int rc = sqlite3_step(statement);
     while (rc == SQLITE_ROW) {
@@ -156,7 +230,8 @@ class Connection : public Transaction {
       rc = sqlite3_step(statement);
     }
     absl::Status status = ToStatus(rc, db_, "execute");
-    result.changed = sqlite3_changes64(db_);
+    // What the last change touched stays readable after statements that change nothing.
+    result.changed = sqlite3_total_changes64(db_) == before ? 0 : sqlite3_changes64(db_);
     sqlite3_reset(statement);
     sqlite3_clear_bindings(statement);
     if (!status.ok()) return status;
@@ -167,11 +242,10 @@ class Connection : public Transaction {
   std::unordered_map<std::string, sqlite3_stmt*> statements_;
 };
 
-// A connection on a thread of its own that runs one transaction at a time. Statements complete where they are awaited,
-// so a transaction never suspends half way and no lock is held across an await.
+// A connection on a thread of its own that runs one transaction at a time, in the order of their arrival.
 class Lane {
  public:
-  Lane() : runtime_(1) {}
+  Lane() : runtime_(1), turn_(runtime_.executor(), 1) {}
   absl::Status Open(const std::string& path, bool writer) {
     begin_ = writer ? "BEGIN IMMEDIATE" : "BEGIN";
     return connection_.Open(path, writer);
@@ -184,28 +258,22 @@ class Lane {
   }
 
  private:
+  // RunOn passes no cancellation on: a transaction that has its turn comes to its end.
   async::Task<void> RunInto(const Work& work, absl::Status& result) {
-    for (int i = 0; i < kBusyTries; ++i) {
-      result = co_await Once(work);
-      if (!absl::IsUnavailable(result)) co_return;
+    result = co_await turn_.Acquire(1);
+    if (!result.ok()) co_return;
+    result = connection_.Begin(begin_);
+    if (result.ok()) {
+      absl::Status status = co_await work(connection_);
+      result = connection_.End(std::move(status));
     }
-  }
-
-  async::Task<absl::Status> Once(const Work& work) {
-    PS_CO_RETURN_IF_ERROR(connection_.Plain(begin_, "begin"));
-    absl::Status status = co_await work(connection_);
-    if (status.ok()) status = connection_.Plain("COMMIT", "commit");
-    if (!status.ok()) {
-      // After some errors SQLite has rolled back by itself; then this one says so and nothing is lost.
-      absl::Status rolled_back = connection_.Plain("ROLLBACK", "rollback");
-      if (!rolled_back.ok() && !absl::StrContains(rolled_back.message(), "no transaction")) co_return rolled_back;
-    }
-    co_return status;
+    turn_.Release(1);
   }
 
   std::string begin_;
   Connection connection_;
-  async::Runtime runtime_;  // last: its thread ends before the connection does
+  async::Runtime runtime_;  // after the connection: its thread ends before the connection does
+  async::Budget turn_;      // the work may suspend; nobody else's statements may slip in between
 };
 
 class SqliteDatabase : public Database {
@@ -227,7 +295,8 @@ class SqliteDatabase : public Database {
 absl::StatusOr<std::unique_ptr<Database>> Open(const std::string& url) {
   constexpr std::string_view kScheme = "sqlite:";
   if (!url.starts_with(kScheme) || url.size() == kScheme.size()) {
-    return absl::InvalidArgumentError(absl::StrCat("database \"", url, "\": give it as sqlite:PATH"));
+    // What is there instead is not repeated: it may hold a password.
+    return absl::InvalidArgumentError("the database URL is not of the form sqlite:PATH");
   }
   auto database = std::make_unique<SqliteDatabase>();
   PS_RETURN_IF_ERROR(database->Open(url.substr(kScheme.size())));
