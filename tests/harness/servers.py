@@ -199,10 +199,14 @@ service imap-login {{
                     os.chmod(path, os.stat(path).st_mode | 0o011)
                 path = os.path.dirname(path)
             self._own(os.path.join(self.folder, "mail"))
-        binary = shutil.which("dovecot") or "/usr/sbin/dovecot"
-        self.process = Process("dovecot", [binary, "-F", "-c", self.config], folder)
-        wait_until(lambda: port_answers(self.ports["imaps"]) and port_answers(self.ports["imap"]), what="dovecot")
+        self.log_folder = folder
         self.sequence = 0
+        self.start()
+
+    def start(self):
+        binary = shutil.which("dovecot") or "/usr/sbin/dovecot"
+        self.process = Process("dovecot", [binary, "-F", "-c", self.config], self.log_folder)
+        wait_until(lambda: port_answers(self.ports["imaps"]) and port_answers(self.ports["imap"]), what="dovecot")
 
     def _own(self, path):
         for base, folders, files in os.walk(path):
@@ -229,11 +233,16 @@ service imap-login {{
         return os.path.join(self.maildir(account), target)
 
     def rebuild(self, account):
-        """Forgets the UIDs: the folder comes back with another UIDVALIDITY."""
+        """Forgets the UIDs: the folder comes back with another UIDVALIDITY.
+
+        Dovecot is down meanwhile: a session that is open would write the old UIDs back when it ends.
+        """
+        self.process.stop()
         for name in os.listdir(self.maildir(account)):
             if name.startswith("dovecot"):
                 path = os.path.join(self.maildir(account), name)
                 shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+        self.start()
 
     def stop(self):
         try:
