@@ -3,7 +3,7 @@ import pytest
 
 from imap_server import ScriptedServer
 from samples import mail
-from servers import free_port, wait_until
+from servers import Process, free_port, port_answers, wait_until
 from stack import Feed, Stack
 
 SCRIPTED = {
@@ -65,6 +65,16 @@ def test_names_ports_and_passwords(stack):
 def test_certificates(stack):
     failing(stack, stack.create_mailbox(name="unknown issuer", ca=False), "CERTIFICATE_UNTRUSTED", "not trusted")
     failing(stack, stack.create_mailbox(name="other name", host="127.0.0.1"), "CERTIFICATE_NAME_MISMATCH", "127.0.0.1")
+
+
+def test_expired_certificate(stack):
+    certificate, key = stack.authority.issue("expired", days=-1)
+    port = free_port()
+    server = Process("s_server", ["openssl", "s_server", "-quiet", "-accept", f"127.0.0.1:{port}", "-cert", certificate, "-key", key],
+                     stack.folder)
+    wait_until(lambda: port_answers(port), what="openssl s_server")
+    failing(stack, stack.create_mailbox(name="expired", port=port), "CERTIFICATE_EXPIRED", "expired")
+    server.kill()
 
 
 def test_the_healthy_one_went_on(stack):
