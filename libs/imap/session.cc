@@ -26,14 +26,15 @@ std::string Session::TakeOutput() { return std::exchange(output_, {}); }
 
 absl::Status Session::Receive(std::string_view bytes) {
   // A server may put nothing behind its answer to STARTTLS: what stands there was injected (CVE-2011-0411 and its
-  // family). Fed line by line until then, so that not one byte of it is interpreted.
+  // family). Fed line by line until then, so that not one byte of it is interpreted; from the greeting on, because an
+  // attacker may send the answer before we ask.
   while (!bytes.empty()) {
     if (phase_ == Phase::kNeedTls) {
       return MakeError(ErrorKind::kProtocol,
                        "the server sent data between its answer to STARTTLS and the start of TLS; somebody "
                        "may be tampering with the connection.");
     }
-    const bool stepwise = phase_ == Phase::kStartTls;
+    const bool stepwise = options_.encryption == Encryption::kStartTls && !tls_;
     const size_t end = stepwise ? bytes.find('\n') : std::string_view::npos;
     const std::string_view part = bytes.substr(0, end == std::string_view::npos ? bytes.size() : end + 1);
     bytes.remove_prefix(part.size());
@@ -181,6 +182,11 @@ absl::Status Session::OnHandshakeAnswer(const Response& response) {
       if (response.name != "OK") return Refused(response, "CAPABILITY");
       return AfterCapabilities();
     case Phase::kStartTls:
+      if (!output_.empty()) {
+        return MakeError(ErrorKind::kProtocol,
+                         "the server answered STARTTLS before it was sent; somebody may be tampering with the "
+                         "connection.");
+      }
       if (response.name != "OK") {
         return MakeError(ErrorKind::kNoStartTls,
                          absl::StrCat("the server refused STARTTLS: ", Quoted(response.text), "."));

@@ -74,6 +74,25 @@ TEST(Session, DataBehindStartTlsIsAnInjection) {
   EXPECT_EQ(GetErrorKind(session.Receive("h1 OK begin\r\n* CAPABILITY AUTH=PLAIN\r\n")), ErrorKind::kProtocol);
 }
 
+TEST(Session, AnAnswerToStartTlsBeforeItWasSentIsAnInjection) {
+  for (const char* early : {"* OK [CAPABILITY IMAP4rev1 STARTTLS] hi\r\nh1 OK begin\r\n",
+                            "* OK [CAPABILITY IMAP4rev1 STARTTLS] hi\r\nh1 OK begin\r\n* OK [CAPABILITY AUTH=LOGIN ",
+                            "* OK hi\r\n* CAPABILITY STARTTLS\r\nh1 OK\r\nh2 OK begin\r\n* X {100}\r\n"}) {
+    Session session(Options(Encryption::kStartTls));
+    EXPECT_EQ(GetErrorKind(session.Receive(early)), ErrorKind::kProtocol) << early;
+    EXPECT_NE(session.phase(), Session::Phase::kNeedTls);
+  }
+}
+
+TEST(Session, NotOneByteBehindStartTlsIsKeptForTheTimeAfterIt) {
+  Session session(Options(Encryption::kStartTls));
+  ASSERT_TRUE(session.Receive("* OK hi\r\n").ok());
+  session.TakeOutput();
+  ASSERT_TRUE(session.Receive("* CAPABILITY STARTTLS\r\nh1 OK\r\n").ok());
+  session.TakeOutput();
+  EXPECT_EQ(GetErrorKind(session.Receive("h2 OK begin\r\n* CAP")), ErrorKind::kProtocol);
+}
+
 TEST(Session, PreauthAndByeAreRefused) {
   Session preauth(Options(Encryption::kStartTls));
   EXPECT_EQ(GetErrorKind(preauth.Receive("* PREAUTH welcome\r\n")), ErrorKind::kProtocol);
