@@ -16,6 +16,7 @@ constexpr absl::Duration kMaxCommandTime = absl::Minutes(30);
 constexpr size_t kUidsPerFetch = 16;
 constexpr size_t kRangesPerSearch = 500;
 constexpr size_t kMaxFound = 100;
+constexpr size_t kMaxSearchResults = 4'000'000;  // of one search, over all its answers
 
 SessionOptions ForSession(const ConnectOptions& options) {
   SessionOptions out;
@@ -24,6 +25,11 @@ SessionOptions ForSession(const ConnectOptions& options) {
   out.password = options.password;
   out.max_body_bytes = options.limits.max_body_bytes;
   return out;
+}
+
+// RFC 5530: what was refused may go well later.
+bool IsPassing(const Response& answer) {
+  return answer.code == "UNAVAILABLE" || answer.code == "INUSE" || answer.code == "LIMIT";
 }
 
 template <typename T>
@@ -40,6 +46,7 @@ class BodyRouter : public ResponseHandler {
   absl::Status OnResponse(Response) override { return absl::OkStatus(); }
   absl::Status OnBodyBegin(uint32_t uid, uint64_t size) override {
     uid_ = uid;
+    held_.reset();  // a body that never got its UID is nobody's
     if (uid_ != 0) return sink_.Begin(uid_, size);
     held_.emplace();
     return absl::OkStatus();
@@ -96,7 +103,9 @@ async::Task<absl::Status> Client::Handshake(const net::TlsOptions& tls, Encrypti
     PS_CO_RETURN_IF_ERROR(co_await stream_->StartTls(tls, timeouts_.tls));
     session_.TlsStarted();
   }
+  const absl::Time deadline = absl::Now() + kMaxCommandTime;
   while (session_.phase() != Session::Phase::kReady) {
+    if (absl::Now() > deadline) co_return MakeError(ErrorKind::kTimeout, "the server did not finish the sign-in.");
     const Session::Phase phase = session_.phase();
     if (phase == Session::Phase::kNeedTls) {
       PS_CO_RETURN_IF_ERROR(co_await stream_->StartTls(tls, timeouts_.tls));
@@ -160,9 +169,8 @@ async::Task<absl::StatusOr<FolderState>> Client::Examine(std::string folder) {
   session_.on_untagged = untagged;
   PS_CO_ASSIGN_OR_RETURN(Response answer, co_await Await(session_.Send("EXAMINE " + *quoted), "opening the folder"));
   if (answer.name != "OK") {
-    const bool passing = answer.code == "UNAVAILABLE" || answer.code == "INUSE" || answer.code == "LIMIT";
     co_return MakeError(
-        passing ? ErrorKind::kServerRefused : ErrorKind::kFolderMissing,
+        IsPassing(answer) ? ErrorKind::kServerRefused : ErrorKind::kFolderMissing,
         absl::StrCat("the server does not open the folder ", Quoted(folder), ": ", Quoted(answer.text), "."));
   }
   co_return state;
@@ -216,7 +224,9 @@ async::Task<absl::StatusOr<FetchBodiesResult>> Client::FetchBodies(std::vector<u
       status = answer.status();
       break;
     }
-    if (answer->name != "OK") result.refusal = Quoted(answer->text);
+    if (answer->name == "OK") continue;
+    result.refusal = Quoted(answer->text);
+    result.passing = result.passing || IsPassing(*answer);
   }
   session_.bodies = nullptr;
   session_.on_untagged = nullptr;
@@ -249,7 +259,13 @@ async::Task<absl::StatusOr<std::string>> Client::FetchHeader(uint32_t uid, uint3
 async::Task<absl::StatusOr<std::vector<uint32_t>>> Client::Search(std::vector<std::string> commands) {
   std::vector<uint32_t> found;
   auto untagged = [&found](Response& r) -> absl::Status {
-    if (r.name == "SEARCH") found.insert(found.end(), r.numbers.begin(), r.numbers.end());
+    // IMAP4rev2 alone answers so; taken for no answer, mail that is there would count as deleted.
+    if (r.name == "ESEARCH") return MakeError(ErrorKind::kProtocol, "the server answers searches with ESEARCH only.");
+    if (r.name != "SEARCH") return absl::OkStatus();
+    if (found.size() + r.numbers.size() > kMaxSearchResults) {
+      return MakeError(ErrorKind::kProtocol, "the server found more messages than there can be.");
+    }
+    found.insert(found.end(), r.numbers.begin(), r.numbers.end());
     return absl::OkStatus();
   };
   session_.on_untagged = untagged;

@@ -70,6 +70,7 @@ class BodySink {
 struct FetchBodiesResult {
   std::vector<uint32_t> missing;  // asked for and not delivered
   std::string refusal;            // the server's words, if it refused
+  bool passing = false;           // … for a reason that passes
 };
 
 // Used by one coroutine. Errors carry their kind (error.h, net/stream.h); after one the client is dead, except where a

@@ -60,6 +60,13 @@ class Cursor {
   }
   std::string_view rest() const { return text_.substr(std::min(at_, text_.size())); }
 
+  // A flag: up to a blank or parenthesis. "[" means nothing in it (RFC 9051 §9: atom).
+  std::string_view Flag() {
+    const size_t begin = at_;
+    while (!done() && peek() != ' ' && peek() != '(' && peek() != ')') ++at_;
+    return text_.substr(begin, at_ - begin);
+  }
+
   // Up to a blank or parenthesis; brackets belong to the word with all they hold ("BODY[HEADER.FIELDS (DATE)]<0>").
   std::string_view Word() {
     const size_t begin = at_;
@@ -158,13 +165,25 @@ bool ParseFlags(Cursor& cursor, FetchItems& out) {
     cursor.SkipBlanks();
     if (cursor.done()) return false;
     if (cursor.peek() == ')') break;
-    const std::string_view flag = cursor.Word();
+    const std::string_view flag = cursor.Flag();
     if (flag.empty()) return false;
     if (absl::EqualsIgnoreCase(Av(flag), "\\Seen")) out.seen = true;
     if (absl::EqualsIgnoreCase(Av(flag), "\\Deleted")) out.deleted = true;
   }
   cursor.Skip();
   return true;
+}
+
+// How much of a literal behind "… BODY[HEADER…]" or "… BODY[HEADER…]<0>" is kept; 0 if it is none.
+size_t KeptOfHeader(std::string_view upper_before) {
+  const size_t name = upper_before.rfind("BODY[HEADER");
+  if (name == std::string_view::npos) return 0;
+  const std::string_view item = upper_before.substr(name);
+  const std::string_view behind = item.substr(std::min(item.find(']'), item.size() - 1) + 1);
+  const bool last = item.find(']') != std::string_view::npos &&
+                    (behind.empty() || (behind.starts_with('<') && behind.find('>') == behind.size() - 1));
+  if (!last) return 0;
+  return item.starts_with("BODY[HEADER]") ? kMaxHeader : kMaxLiteral;
 }
 
 // One item of FETCH; false if it is malformed. `body` takes the bytes of a BODY[] that came as a quoted string.
@@ -215,7 +234,9 @@ absl::Status ResponseParser::Feed(std::string_view bytes) {
       if (in_body_) {
         PS_RETURN_IF_ERROR(handler_.OnBodyBytes(part));
       } else {
-        line_.append(part);
+        const std::string_view kept = part.substr(0, static_cast<size_t>(std::min<uint64_t>(keep_left_, part.size())));
+        line_.append(kept);
+        keep_left_ -= kept.size();
       }
       if (literal_left_ > 0) continue;
       if (in_body_) PS_RETURN_IF_ERROR(handler_.OnBodyEnd());
@@ -264,17 +285,23 @@ absl::Status ResponseParser::BeginLiteral(uint64_t size) {
   while (before.ends_with(' ')) before.remove_suffix(1);
   const size_t word = before.rfind(' ');
   const std::string item = absl::AsciiStrToUpper(Av(before.substr(word == std::string_view::npos ? 0 : word + 1)));
-  const bool body = absl::EndsWith(item, "BODY[]") && absl::StrContains(absl::AsciiStrToUpper(Av(before)), " FETCH ");
+  const std::string upper = absl::AsciiStrToUpper(Av(before));
+  const bool fetch = absl::StrContains(upper, " FETCH ");
+  const bool body = absl::EndsWith(item, "BODY[]") && fetch;
   if (!body) {
-    if (size > kMaxLiteral && !absl::StrContains(item, "BODY[HEADER]")) {
+    const size_t kept = fetch ? KeptOfHeader(upper) : 0;
+    const uint64_t limit = kept > 0 ? std::max<uint64_t>(max_body_, kept) : kMaxLiteral;
+    if (size > limit) {
       return MakeError(ErrorKind::kProtocol,
-                       absl::StrCat("the server announced ", size, " bytes where ", kMaxLiteral, " are the limit."));
-    }
-    if (size > kMaxLine) {
-      return MakeError(ErrorKind::kProtocol, absl::StrCat("the server announced ", size, " bytes of headers where ",
-                                                          kMaxLine, " are the limit."));
+                       absl::StrCat("the server announced ", size, " bytes where ", limit, " are the limit."));
     }
     literal_left_ = size;
+    keep_left_ = size;
+    if (kept > 0 && size > kept) {
+      keep_left_ = kept;
+      line_.resize(open);
+      absl::StrAppend(&line_, "{", kept, "}\r\n");
+    }
     line_start_ = line_.size();
     return absl::OkStatus();
   }
@@ -293,6 +320,7 @@ absl::Status ResponseParser::BeginLiteral(uint64_t size) {
     if (cursor.done() || !cursor.SkipValue()) break;
   }
   if (size > max_body_) {
+    PS_RETURN_IF_ERROR(handler_.OnBodyBegin(uid, size));
     return MakeError(ErrorKind::kTooLarge, absl::StrCat("the server announced ", size, " bytes for message ", uid,
                                                         ", more than the ", max_body_, " that are taken."));
   }

@@ -14,8 +14,10 @@ namespace poststelle::imap {
 
 // Text of one response, literals that are not bodies included.
 inline constexpr size_t kMaxLine = 256 << 10;
-// A literal that is not a body (header fields).
+// A literal that is not a body. Of headers this much is kept and the rest dropped: whoever sends a mail decides how
+// long they are, and must not make its whole folder unreadable.
 inline constexpr size_t kMaxLiteral = 64 << 10;
+inline constexpr size_t kMaxHeader = 192 << 10;  // of BODY[HEADER], all fields
 // A SEARCH answer's line holds every UID found; the sets we ask about bound it.
 inline constexpr size_t kMaxSearchLine = 4 << 20;
 inline constexpr int kMaxNesting = 64;
@@ -25,7 +27,7 @@ struct FetchItems {
   std::optional<uint32_t> uid;
   std::optional<uint64_t> size;
   std::optional<int64_t> internal_date;  // seconds since 1970
-  std::optional<std::string> header;     // BODY[HEADER…]
+  std::optional<std::string> header;     // BODY[HEADER…], at most kMaxLiteral or kMaxHeader bytes of it
   bool has_flags = false;
   bool seen = false;
   bool deleted = false;
@@ -50,7 +52,8 @@ class ResponseHandler {
  public:
   virtual ~ResponseHandler() = default;
   virtual absl::Status OnResponse(Response response) = 0;
-  // The bytes of BODY[], as they come. `uid` is 0 if the server tells it only after the body.
+  // The bytes of BODY[], as they come. `uid` is 0 if the server tells it only after the body. A body above the limit is
+  // begun, so that it is known whose it is, and then ends the parsing.
   virtual absl::Status OnBodyBegin(uint32_t uid, uint64_t size) = 0;
   virtual absl::Status OnBodyBytes(std::string_view bytes) = 0;
   virtual absl::Status OnBodyEnd() = 0;
@@ -74,6 +77,7 @@ class ResponseParser {
   std::string line_;           // the response so far; a literal as {n} CRLF and its bytes, a streamed body as NIL
   size_t line_start_ = 0;      // where the present physical line begins
   uint64_t literal_left_ = 0;  // bytes of the literal that are still to come
+  uint64_t keep_left_ = 0;     // so many of them go into the line; the rest is dropped
   bool in_body_ = false;       // they are streamed
 };
 

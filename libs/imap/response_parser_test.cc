@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <random>
+#include <tuple>
 
 #include "absl/strings/str_cat.h"
 #include "libs/imap/error.h"
@@ -114,6 +115,41 @@ TEST(ResponseParser, HostileAnswersAreErrorsWithASentence) {
     EXPECT_FALSE(status.ok()) << text.substr(0, 80);
     EXPECT_LT(status.message().size(), 500u);
   }
+}
+
+TEST(ResponseParser, AFlagMayHoldABracket) {
+  Recorder recorder;
+  ResponseParser parser(recorder, 1000);
+  ASSERT_TRUE(parser.Feed("* 1 FETCH (FLAGS ([todo \\Seen) UID 5 RFC822.SIZE 7)\r\n").ok());
+  EXPECT_NE(recorder.log.find("uid=5 size=7 date=0 seen"), std::string::npos) << recorder.log;
+}
+
+TEST(ResponseParser, LongHeadersAreCutAndStopNothing) {
+  for (const auto& [item, size, kept] : std::vector<std::tuple<std::string, size_t, size_t>>{
+           {"BODY[HEADER]<0>", 256 << 10, kMaxHeader},
+           {"BODY[HEADER]", 1 << 20, kMaxHeader},
+           {"BODY[HEADER.FIELDS (MESSAGE-ID DATE FROM)]", 1 << 20, kMaxLiteral},
+           {"BODY[HEADER.FIELDS (DATE)]", 70'000, kMaxLiteral},
+           {"BODY[HEADER.FIELDS (DATE)]", 60'000, 60'000}}) {
+    Recorder recorder;
+    ResponseParser parser(recorder, 64 << 20);
+    const std::string text = absl::StrCat("* 1 FETCH (UID 5 ", item, " {", size, "}\r\n", std::string(size, 'x'),
+                                          " RFC822.SIZE 9)\r\n* 2 FETCH (UID 6 RFC822.SIZE 3)\r\n");
+    for (size_t i = 0; i < text.size(); i += 5000) {
+      const absl::Status fed = parser.Feed(std::string_view(text).substr(i, 5000));
+      ASSERT_TRUE(fed.ok()) << item << fed;
+    }
+    EXPECT_NE(recorder.log.find("uid=5 size=9 date=0 header=" + std::string(kept, 'x') + " "), std::string::npos)
+        << item;
+    EXPECT_NE(recorder.log.find("uid=6 size=3"), std::string::npos) << item;
+  }
+}
+
+TEST(ResponseParser, WhoseBodyIsTooLargeIsTold) {
+  Recorder recorder;
+  ResponseParser parser(recorder, 1000);
+  EXPECT_EQ(GetErrorKind(parser.Feed("* 1 FETCH (UID 5 BODY[] {1001}\r\n")), ErrorKind::kTooLarge);
+  EXPECT_EQ(recorder.log, "body 5 1001:");
 }
 
 TEST(ResponseParser, MutatedTranscriptsNeverCrash) {
