@@ -164,6 +164,11 @@ TEST_F(NetTest, AnotherNameIsRefused) {
   EXPECT_NE(std::string(status.message()).find("other.test"), std::string::npos);
 }
 
+TEST_F(NetTest, WithoutANameNoCertificateIsTaken) {
+  MakeCertificate("mail.test", 5);
+  EXPECT_EQ(GetNetError(Try(StartServer(), "", true)), NetError::kTls);
+}
+
 TEST_F(NetTest, AnUnknownIssuerIsRefused) {
   MakeCertificate("mail.test", 5);
   EXPECT_EQ(GetNetError(Try(StartServer(), "mail.test", true, false)), NetError::kCertificateIssuer);

@@ -55,11 +55,18 @@ struct TlsContexts::Store {
 
 namespace {
 
+// What belongs to one SSL object; keeps its store alive, which may have left the list of stores meanwhile.
+struct Peer {
+  std::string name;
+  std::shared_ptr<TlsContexts::Store> store;
+};
+
 // Called by OpenSSL when the server hands out a session; returning 1 keeps the reference.
 int KeepSession(SSL* ssl, SSL_SESSION* session) {
-  auto* store = static_cast<TlsContexts::Store*>(SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl)));
-  const auto* peer = static_cast<const std::string*>(SSL_get_app_data(ssl));
-  if (peer == nullptr) return 0;
+  const auto* owner = static_cast<const Peer*>(SSL_get_app_data(ssl));
+  if (owner == nullptr) return 0;
+  const std::shared_ptr<TlsContexts::Store>& store = owner->store;
+  const std::string* peer = &owner->name;
   std::lock_guard lock(store->mutex);
   if (store->sessions.size() >= kMaxSessions && !store->sessions.contains(*peer)) return 0;
   SSL_SESSION*& slot = store->sessions[*peer];
@@ -69,7 +76,7 @@ int KeepSession(SSL* ssl, SSL_SESSION* session) {
 }
 
 // Freed with the SSL object it belongs to.
-void FreePeer(void*, void* pointer, CRYPTO_EX_DATA*, int, long, void*) { delete static_cast<std::string*>(pointer); }
+void FreePeer(void*, void* pointer, CRYPTO_EX_DATA*, int, long, void*) { delete static_cast<Peer*>(pointer); }
 
 int PeerIndex() {
   static const int index = SSL_get_ex_new_index(0, nullptr, nullptr, nullptr, FreePeer);
@@ -85,7 +92,6 @@ absl::StatusOr<std::shared_ptr<TlsContexts::Store>> MakeStore(const std::string&
   SSL_CTX_set_mode(context,
                    SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
   SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
-  SSL_CTX_set_app_data(context, store.get());
   SSL_CTX_sess_set_new_cb(context, KeepSession);
   const bool loaded =
       pem.empty() ? SSL_CTX_set_default_verify_paths(context) == 1 : LoadPem(SSL_CTX_get_cert_store(context), pem);
@@ -107,7 +113,7 @@ absl::StatusOr<SslPtr> TlsContexts::NewClient(const TlsOptions& options, const s
     if (it == stores_.end()) {
       auto made = MakeStore(options.ca_certificates_pem);
       if (!made.ok()) return made.status();
-      if (stores_.size() >= kMaxStores) stores_.clear();  // streams keep their context through SSL's own reference
+      if (stores_.size() >= kMaxStores) stores_.clear();  // streams keep theirs (Peer)
       it = stores_.emplace(key, *made).first;
     }
     store = it->second;
@@ -118,18 +124,21 @@ absl::StatusOr<SslPtr> TlsContexts::NewClient(const TlsOptions& options, const s
   asio::error_code not_literal;
   asio::ip::make_address(options.server_name, not_literal);
   X509_VERIFY_PARAM* verify = SSL_get0_param(ssl.get());
+  bool checked = !options.server_name.empty();  // an empty name would mean "any" to OpenSSL
   if (not_literal) {
     SSL_set_tlsext_host_name(ssl.get(), options.server_name.c_str());
     X509_VERIFY_PARAM_set_hostflags(verify, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-    X509_VERIFY_PARAM_set1_host(verify, options.server_name.c_str(), options.server_name.size());
+    checked =
+        checked && X509_VERIFY_PARAM_set1_host(verify, options.server_name.c_str(), options.server_name.size()) == 1;
   } else {
-    X509_VERIFY_PARAM_set1_ip_asc(verify, options.server_name.c_str());
+    checked = checked && X509_VERIFY_PARAM_set1_ip_asc(verify, options.server_name.c_str()) == 1;
   }
-  auto* name = new std::string(peer + "/" + options.server_name);
-  SSL_set_ex_data(ssl.get(), PeerIndex(), name);  // owns it
-  SSL_set_app_data(ssl.get(), name);
+  if (!checked) return MakeNetError(NetError::kTls, "there is no server name to check the certificate against");
+  auto* owner = new Peer{peer + "/" + options.server_name, store};
+  SSL_set_ex_data(ssl.get(), PeerIndex(), owner);  // owns it
+  SSL_set_app_data(ssl.get(), owner);
   std::lock_guard lock(store->mutex);
-  if (auto it = store->sessions.find(*name); it != store->sessions.end()) SSL_set_session(ssl.get(), it->second);
+  if (auto it = store->sessions.find(owner->name); it != store->sessions.end()) SSL_set_session(ssl.get(), it->second);
   return ssl;
 }
 
