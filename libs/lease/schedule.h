@@ -16,7 +16,7 @@ namespace poststelle::lease {
 // Shards by hash tag, so that each one's keys lie on one node of a Redis Cluster.
 inline constexpr int kShards = 16;
 // A score further away than this is a mistake of somebody's clock and is pulled in.
-inline constexpr absl::Duration kMaxDelay = absl::Hours(48);
+inline constexpr absl::Duration kMaxDelay = absl::Hours(24 * 8);  // above the longest interval
 
 struct Claimed {
   std::string id;

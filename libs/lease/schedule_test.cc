@@ -139,6 +139,13 @@ TEST_F(ScheduleTest, AChangeDuringAPollMakesItDueAtItsEnd) {
   EXPECT_EQ(Claim(one_, "a").claims.size(), 1u);
 }
 
+TEST_F(ScheduleTest, AnIntervalOfAWeekIsKept) {
+  ASSERT_TRUE(Register("a").ok());
+  ASSERT_EQ(Claim(one_, "a").claims.size(), 1u);
+  ASSERT_TRUE(Await(one_.Done("a", absl::Hours(24 * 7))).ok());
+  EXPECT_GT(Claim(one_, "a").next_due_in.value_or(absl::ZeroDuration()), absl::Hours(24 * 6));
+}
+
 TEST_F(ScheduleTest, ReleaseHandsOverAtOnceAndRemoveForgets) {
   ASSERT_TRUE(Register("a").ok());
   ASSERT_EQ(Claim(one_, "a").claims.size(), 1u);
