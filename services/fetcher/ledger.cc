@@ -225,7 +225,10 @@ async::Task<absl::Status> InsertDecisions(sql::Transaction& tx, const FolderKey&
                              "mailbox_id, state, reason, historical, size, internal_date, attempts, attempt_holder, "
                              "list_time, decide_time) "
                              "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 0, '', $13, $14) "
-                             "ON CONFLICT DO NOTHING",
+                             "ON CONFLICT (mailbox_key, generation, folder, uid_validity, uid) DO UPDATE SET "
+                             "state = excluded.state, reason = excluded.reason, historical = excluded.historical, "
+                             "decide_time = excluded.decide_time "
+                             "WHERE message.state = 'gone' AND excluded.state = 'pending'",
                              std::move(params)))
             .status());
     if (d.kind != Decision::Kind::kRecognised) continue;
@@ -234,7 +237,8 @@ async::Task<absl::Status> InsertDecisions(sql::Transaction& tx, const FolderKey&
     carry.emplace_back(d.recognised_as);
     PS_CO_RETURN_IF_ERROR(
         (co_await tx.Execute(
-             "UPDATE message SET (anchor, digest, internet_message_id, ticket_id, related_message_id) = "
+             "UPDATE message SET superseded = 0, (anchor, digest, internet_message_id, ticket_id, related_message_id) "
+             "= "
              "(SELECT anchor, digest, internet_message_id, ticket_id, message_id FROM message WHERE message_id = $6) "
              "WHERE mailbox_key = $1 AND generation = $2 AND folder = $3 AND uid_validity = $4 AND uid = $5",
              std::move(carry)))

@@ -5,6 +5,7 @@
 //   (none)  → pending | passed_over | as_read | recognised      by a listing's commit
 //   as_read → pending | passed_over                             it became unread, or too old to wait for
 //   pending → published | duplicate | quarantined | gone        by a publication's commit
+//   gone    → pending                                           listed again: the server took back a UIDVALIDITY
 //
 // Everything else is final. Writes happen inside a transaction that has checked the mailbox's fence (committer.h).
 #pragma once

@@ -74,6 +74,14 @@ TEST_F(LedgerTest, ListingTwiceKeepsTheFirstDecision) {
   EXPECT_EQ(Count("SELECT COUNT(*) FROM message WHERE state = 'published'"), 1);
 }
 
+TEST_F(LedgerTest, AMailThatComesBackWithItsOldUidValidityIsPendingAgain) {
+  ASSERT_TRUE(List(1).ok());
+  ASSERT_TRUE(Write([&](sql::Transaction& tx) { return CloseStalePending(tx, folder_, 8); }).ok());
+  EXPECT_EQ(Count("SELECT COUNT(*) FROM message WHERE state = 'gone'"), 1);
+  ASSERT_TRUE(List(1).ok());
+  EXPECT_EQ(Count("SELECT COUNT(*) FROM message WHERE state = 'pending'"), 1);
+}
+
 TEST_F(LedgerTest, AnAnchorRecognisesEachOldMailOnce) {
   ASSERT_TRUE(List(1).ok());
   const Publication mail = Mail(1, "a@example.org", "1@x", "hello");
