@@ -280,6 +280,18 @@ async::Task<absl::Duration> Worker::Poll(Running& running, const MailboxRef& mai
     running.hold->fence = 0;
     co_return absl::Seconds(1);
   }
+  // This process lives: what it began and could not finish was no death (I4), whoever tries next.
+  if (running.hold->fence != 0 && !running.hold->lost) {
+    const FolderKey folder = running.hold->folder;
+    auto uncount = [this, folder](sql::Transaction& tx) {
+      return UncountAttempts(tx, folder, context_.committer.holder());
+    };
+    absl::Status uncounted = co_await context_.committer.Commit(*running.hold, uncount);
+    if (!uncounted.ok()) {
+      observe::Log(observe::Level::kInfo, "poll.uncount_failed",
+                   {{"mailbox", running.mailbox_id}, {"error", std::string(uncounted.message())}});
+    }
+  }
   // Whatever was in hand, the next poll reads the cursor anew.
   running.hold->cursor_known = false;
   running.hold->fence = 0;
