@@ -102,6 +102,7 @@ async::Task<absl::Status> FetchRun::LoadCursor() {
     observe::Log(observe::Level::kWarning, "folder.uid_validity_changed",
                  {{"mailbox", folder().mailbox.id}, {"from", cursor_.uid_validity}, {"to", validity}});
     cursor_.watermark = 0;
+    hold_.blamed.clear();  // these UIDs name other messages now
     cursor_.highest_modseq = 0;
   }
   const bool complete = cursor_.uid_validity == validity && !rules_.first_listing;
@@ -157,7 +158,7 @@ async::Task<absl::Status> FetchRun::ListWindow(imap::UidRange range) {
   std::vector<Item> items;
   auto on_message = [&items, &range](imap::MessageInfo info) -> absl::Status {
     // "n:*" always answers with the last message, even one below n (RFC 9051 §6.4.9).
-    if (info.uid < range.from || info.deleted) return absl::OkStatus();
+    if (info.uid < range.from || info.uid > range.to || info.deleted) return absl::OkStatus();
     Item item;
     item.mail.uid = info.uid;
     item.mail.size = info.size;

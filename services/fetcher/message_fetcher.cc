@@ -67,8 +67,9 @@ class MessageFetcher::Sink : public imap::BodySink {
     current_ = nullptr;
     std::shared_ptr<Slot> slot = by_uid_[uid];
     fetcher_.context_.metrics.bodies_fetched.Increment();
-    slot->complete = true;
-    if (!slot->too_large) fetcher_.parsing_.Spawn(fetcher_.Parse(slot));
+    // Of one that is too large nothing was kept: FetchTooLarge completes it. Finish() waits for what is complete.
+    slot->complete = !slot->too_large;
+    if (slot->complete) fetcher_.parsing_.Spawn(fetcher_.Parse(slot));
     return absl::OkStatus();
   }
 
@@ -186,12 +187,15 @@ async::Task<absl::Status> MessageFetcher::FetchWindow(Window& window) {
       if (imap::GetErrorKind(result.status()) != imap::ErrorKind::kTooLarge) {
         auto begun = std::find_if(window.begin(), window.end(),
                                   [](const auto& slot) { return slot->announced > 0 && !slot->complete; });
-        if (begun != window.end()) ++hold_.blamed[(*begun)->listed.uid];
+        // When we ended it ourselves, the message is not to blame.
+        if (begun != window.end() && !stop_ && !absl::IsCancelled(result.status())) {
+          ++hold_.blamed[(*begun)->listed.uid];
+        }
         co_return result.status();
       }
       // The server announced more than we take: remember the size, so that the next poll takes the headers only.
       for (const std::shared_ptr<Slot>& slot : window) {
-        if (slot->complete || slot->too_large) continue;
+        if (slot->complete || slot->announced <= context_.max_message_size) continue;  // the one that was begun
         const uint32_t uid = slot->listed.uid;
         const uint64_t size = std::max<uint64_t>(slot->announced, context_.max_message_size + 1);
         auto correct = [this, uid, size](sql::Transaction& tx) {
@@ -201,6 +205,10 @@ async::Task<absl::Status> MessageFetcher::FetchWindow(Window& window) {
         break;
       }
       co_return result.status();
+    }
+    if (result->passing) {
+      co_return imap::MakeError(imap::ErrorKind::kServerRefused,
+                                absl::StrCat("the server does not deliver messages for now: ", result->refusal, "."));
     }
     PS_CO_RETURN_IF_ERROR(co_await SettleMissing(window, result->missing, result->refusal));
   }
@@ -241,8 +249,14 @@ async::Task<absl::Status> MessageFetcher::SettleMissing(Window& window, std::vec
   for (uint32_t uid : missing) {
     auto slot = std::find_if(window.begin(), window.end(), [uid](const auto& s) { return s->listed.uid == uid; });
     if (slot == window.end() || (*slot)->complete) continue;
+    const bool is_there = std::find(there.begin(), there.end(), uid) != there.end();
+    if (is_there && window.size() > 1) {
+      // A refusal is for a whole command: it is asked for alone, before it is set aside for what another one has.
+      hold_.blamed.try_emplace(uid, 0);
+      continue;
+    }
     (*slot)->done = true;
-    if (std::find(there.begin(), there.end(), uid) == there.end()) {
+    if (!is_there) {
       PS_CO_RETURN_IF_ERROR(
           co_await CloseWithout(uid, "gone", "It was deleted on the server before it could be fetched."));
     } else {
@@ -323,7 +337,8 @@ async::Task<absl::Status> MessageFetcher::Finish(Window& window) {
       context_.metrics.published.Increment();
       continue;
     }
-    if (absl::IsAborted(result) || absl::IsUnavailable(result) || absl::IsCancelled(result)) co_return result;
+    // Only what the database says about the data itself condemns a message; a full disk or a failed COMMIT passes.
+    if (!absl::IsInvalidArgument(result) && !absl::IsAlreadyExists(result)) co_return result;
     // The database refuses this very message: it is set aside with its bytes, the others stand.
     const std::shared_ptr<Slot>& slot = published[i];
     const std::string reason = absl::StrCat("It could not be stored: ", std::string(result.message()));
