@@ -1,3 +1,4 @@
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "libs/mail/charset.h"
@@ -75,8 +76,8 @@ std::string Repeat(const std::string& text, int times) {
 TEST_F(MailTest, WhatGMimeCantBearIsUndecodableWithItsHeaders) {
   const std::string head = "From: a@example.org\nSubject: Help\nMessage-ID: <1@x>\n";
   const std::string loop = head + "Content-Type: multipart/mixed;\xc3\xa4\xc3\xb6=1; boundary=x\n\n--x\n\n--x--\n";
-  const std::string deep = head + Repeat("Content-Type: multipart/mixed; boundary=b\n\n--b\n", 100'000);
   const std::string groups = head + "To: " + Repeat("a:", 80'000) + "\n\nx\n";
+  const std::string deep = head + Repeat("Content-Type: multipart/mixed; boundary=b\n\n--b\n", 100'000);
   const std::string many_headers = head + Repeat("X: y\n", 200'000) + "\nx\n";
   const std::string long_header = head + "X: " + std::string(50 << 20, 'x') + "\n\nx\n";
   const std::string parts = head + "Content-Type: multipart/mixed; boundary=b\n\n" + Repeat("--b\n\nx\n", 1'000'000);
@@ -115,6 +116,36 @@ TEST_F(MailTest, TheAnchorIsTheSameFromThreeFieldsAsFromTheWholeBlock) {
   const std::string fields = "Message-Id: <1@x>\r\nfrom: A\r\n <a@example.org>\r\nDate: today\r\n\r\n";
   EXPECT_EQ(AnchorFromHeaders(whole, 5, 7), AnchorFromHeaders(fields, 5, 7));
   EXPECT_NE(AnchorFromHeaders(whole, 5, 7), AnchorFromHeaders(fields, 6, 7));
+}
+
+TEST_F(MailTest, ABadByteCostsOnlyItselfInUtf8) {
+  EXPECT_EQ(ToUtf8("Grüße\xff aus Köln", "utf-8"), "Grüße\xEF\xBF\xBD aus Köln");
+  // Cut inside its last character: one replacement for what is left of it.
+  EXPECT_EQ(ToUtf8("Grüße für 5 \xe2\x82", "UTF-8"), "Grüße für 5 \xEF\xBF\xBD");
+  EXPECT_EQ(ToUtf8("Stra\xc3", "utf8"), "Stra\xEF\xBF\xBD");
+  // Without a label, or with a wrong one, the majority decides.
+  EXPECT_EQ(ToUtf8("Grüße \xff Köln", ""), "Grüße \xEF\xBF\xBD Köln");
+  EXPECT_EQ(ToUtf8("Grüße \xff Köln", "iso-8859-1"), "Grüße \xEF\xBF\xBD Köln");
+  EXPECT_EQ(ToUtf8("Gr\xfc\xdf"
+                   "e aus K\xf6ln",
+                   "iso-8859-1"),
+            "Grüße aus Köln");
+  // Terminal colours are no shift into another charset.
+  EXPECT_EQ(ToUtf8("\x1b[1mGrüße\x1b[0m", "utf-8"), "\x1b[1mGrüße\x1b[0m");
+  const ParsedMail mail =
+      ParseMail("Subject: x\nContent-Type: text/plain; charset=utf-8\n\nSchöne Grüße\xe9 aus Köln\n");
+  EXPECT_EQ(mail.text(), "Schöne Grüße\xEF\xBF\xBD aus Köln\n");
+}
+
+TEST_F(MailTest, LabelsAreReadInTheirManySpellings) {
+  for (const char* label : {"windows-1251", "CP1251", "x-cp1251", "\"Windows-1251\"", "win1251"}) {
+    EXPECT_EQ(ToUtf8("\xcf\xf0\xe8\xe2\xe5\xf2", label), "Привет") << label;
+  }
+  for (const char* label : {"iso-8859-2", "ISO_8859-2:1987", "latin2", "csISOLatin2", "l2"}) {
+    EXPECT_EQ(ToUtf8("\xb1", label), "ą") << label;
+  }
+  EXPECT_EQ(ToUtf8("\x1b$B$3\x1b(B", "iso-2022-jp"), "こ");
+  EXPECT_EQ(ToUtf8("\xc4\xe3\xba\xc3", "GB2312"), "你好");
 }
 
 }  // namespace
