@@ -76,12 +76,11 @@ std::string Repeat(const std::string& text, int times) {
 TEST_F(MailTest, WhatGMimeCantBearIsUndecodableWithItsHeaders) {
   const std::string head = "From: a@example.org\nSubject: Help\nMessage-ID: <1@x>\n";
   const std::string loop = head + "Content-Type: multipart/mixed;\xc3\xa4\xc3\xb6=1; boundary=x\n\n--x\n\n--x--\n";
-  const std::string groups = head + "To: " + Repeat("a:", 80'000) + "\n\nx\n";
   const std::string deep = head + Repeat("Content-Type: multipart/mixed; boundary=b\n\n--b\n", 100'000);
   const std::string many_headers = head + Repeat("X: y\n", 200'000) + "\nx\n";
   const std::string long_header = head + "X: " + std::string(50 << 20, 'x') + "\n\nx\n";
   const std::string parts = head + "Content-Type: multipart/mixed; boundary=b\n\n" + Repeat("--b\n\nx\n", 1'000'000);
-  for (const std::string* raw : {&loop, &deep, &groups, &many_headers, &long_header, &parts}) {
+  for (const std::string* raw : {&loop, &deep, &many_headers, &long_header, &parts}) {
     const ParsedMail mail = ParseMail(*raw);
     EXPECT_TRUE(mail.undecodable()) << raw->substr(0, 120);
     EXPECT_FALSE(mail.undecodable_reason().empty());
@@ -146,6 +145,30 @@ TEST_F(MailTest, LabelsAreReadInTheirManySpellings) {
   }
   EXPECT_EQ(ToUtf8("\x1b$B$3\x1b(B", "iso-2022-jp"), "こ");
   EXPECT_EQ(ToUtf8("\xc4\xe3\xba\xc3", "GB2312"), "你好");
+}
+
+TEST_F(MailTest, AnAddressFieldOfManyColonsIsNotGivenToGMime) {
+  const std::string head = "From: a@example.org\nSubject: Help\nMessage-ID: <1@x>\n";
+  // A quote inside of a comment, a quote that is never closed, a comment inside of quotes: none of them hides a group.
+  for (const char* start : {"( \" ) ", "\" ", "\"(\" ", "(", "(\\\") "}) {
+    const std::string field = start + Repeat("a:", 100'000) + "\n";
+    const ParsedMail mail = ParseMail(head + "To: " + field + "Cc: c@example.org\n\ntext\n");
+    EXPECT_FALSE(mail.undecodable()) << mail.undecodable_reason();
+    EXPECT_EQ(mail.subject(), "Help");
+    EXPECT_EQ(mail.from(0).address(), "a@example.org");
+    EXPECT_EQ(mail.cc(0).address(), "c@example.org");
+    EXPECT_EQ(mail.text(), "text\n");
+    // Inside of an attached mail the field can't be left out without changing the attachment.
+    for (const std::string& padding : {std::string(), Repeat("x\n ", 700'000)}) {
+      const std::string attached =
+          head + "Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: message/rfc822\n\nSubject: y\nTo: " +
+          padding + field + "\ny\n--b--\n";
+      EXPECT_TRUE(ParseMail(attached).undecodable());
+    }
+    EXPECT_EQ(ParseMail("\nTo: " + field + "\ntext\n").subject(), "");
+  }
+  // What only looks like a field, in the text of a mail, harms nobody.
+  EXPECT_FALSE(ParseMail(head + "\nTo: " + Repeat("a:", 1000) + "\n").undecodable());
 }
 
 }  // namespace

@@ -170,6 +170,8 @@ ParsedMail ParseMail(std::string_view raw) {
     out.set_undecodable_reason(absl::StrCat("The message could not be decoded: ", *limit, "."));
     return out;
   }
+  const std::string shown = HideDeepFields(raw);
+  if (!shown.empty()) raw = shown;
   const Ref<GMimeStream> stream(g_mime_stream_mem_new_with_buffer(raw.data(), raw.size()));
   const Ref<GMimeParser> parser(g_mime_parser_new_with_stream(stream.get()));
   const Ref<GMimeMessage> message(g_mime_parser_construct_message(parser.get(), nullptr));

@@ -53,16 +53,21 @@ bool StrangeParameters(std::string_view value) {
   return names > 1000;
 }
 
-// GMime descends once for every group that opens (`a:a:a:`).
-size_t Groups(std::string_view value) {
-  size_t groups = 0;
-  bool quoted = false;
-  for (char c : value) {
-    if (c == '"') quoted = !quoted;
-    if (!quoted && c == ':') ++groups;
-  }
-  return groups;
+// Fields that GMime reads as lists of addresses, at once, when it meets them.
+constexpr std::string_view kAddressFields[] = {"From",        "To",
+                                               "Cc",          "Bcc",
+                                               "Reply-To",    "Sender",
+                                               "Resent-From", "Resent-To",
+                                               "Resent-Cc",   "Mail-Followup-To",
+                                               "Return-Path", "Disposition-Notification-To"};
+
+bool IsAddressField(std::string_view line) {
+  return line.find(':') != std::string_view::npos &&
+         std::any_of(std::begin(kAddressFields), std::end(kAddressFields),
+                     [line](std::string_view name) { return HasField(line, name); });
 }
+
+size_t Colons(std::string_view text) { return static_cast<size_t>(std::count(text.begin(), text.end(), ':')); }
 
 int HexValue(char c) {
   if (c >= '0' && c <= '9') return c - '0';
@@ -201,46 +206,80 @@ std::optional<std::string> FindLimit(std::string_view raw) {
     return true;
   });
   if (headers > kMaxHeaders) return absl::StrCat("it has more than ", kMaxHeaders, " header fields");
-  std::string folded;  // a Content-Type or address field and its continuation lines
-  auto check = [&reason, &multiparts, &nested](const std::string& field) {
+  bool attached_mail = false;
+  bool groups = false;
+  std::string folded;  // a Content-Type or Content-Disposition field and its continuation lines
+  auto check = [&](const std::string& field) {
     if (field.empty()) return;
-    const size_t colon = field.find(':');
-    const std::string name = absl::AsciiStrToLower(absl::StripAsciiWhitespace(field.substr(0, colon)));
-    const std::string_view value = std::string_view(field).substr(colon + 1);
-    if (absl::StartsWith(name, "content-")) {
-      const std::string type = absl::AsciiStrToLower(Av(value.substr(0, 200)));
-      if (absl::StrContains(type, "multipart/")) ++multiparts;
-      if (absl::StrContains(type, "message/")) ++nested;
-      if (StrangeParameters(value)) reason = "its Content-Type has malformed parameters";
-    } else if (Groups(value) > kMaxGroups) {
-      reason = "an address field is nested too deeply";
-    }
+    const std::string_view value = std::string_view(field).substr(field.find(':') + 1);
+    const std::string type = absl::AsciiStrToLower(Av(value));
+    const std::string_view start = std::string_view(type).substr(0, 200);
+    if (start.find("multipart/") != std::string_view::npos) ++multiparts;
+    if (start.find("message/") != std::string_view::npos) ++nested;
+    // Whatever may make GMime read headers within the body, however it is spelled.
+    if (absl::StrContains(type, "message") || absl::StrContains(type, "digest") || field.size() >= kMaxHeaderBytes)
+      attached_mail = true;
+    if (StrangeParameters(value)) reason = "its Content-Type has malformed parameters";
   };
+  bool in_address = false;
+  size_t colons = 0;
   EachLine(raw, [&](std::string_view line) {
     const bool continues = !line.empty() && (line[0] == ' ' || line[0] == '\t');
-    if (continues && !folded.empty() && folded.size() < kMaxHeaderBytes) {
-      folded.append(line);
-      return true;
+    if (continues && in_address) {
+      colons += Colons(line);
+    } else if (continues && !folded.empty()) {
+      if (folded.size() < kMaxHeaderBytes) folded.append(line);
+    } else {
+      check(folded);
+      folded.clear();
+      if (reason) return false;
+      if (line.starts_with("--")) ++boundaries;
+      // The mail's own fields are taken out of GMime's sight by HideDeepFields.
+      in_address = line.data() >= block.data() + block.size() && IsAddressField(line);
+      colons = in_address ? Colons(line) - 1 : 0;
+      if (line.find(':') != std::string_view::npos &&
+          (HasField(line, "Content-Type") || HasField(line, "Content-Disposition")))
+        folded = line;
     }
-    check(folded);
-    folded.clear();
-    if (reason) return false;
-    if (line.starts_with("--")) ++boundaries;
-    for (const char* name :
-         {"Content-Type", "Content-Disposition", "From", "To", "Cc", "Bcc", "Reply-To", "Sender", "Resent-From",
-          "Resent-To", "Resent-Cc", "Mail-Followup-To", "Return-Path", "Disposition-Notification-To"}) {
-      if (HasField(line, name) && line.find(':') != std::string_view::npos) folded = line;
-    }
+    if (colons > kMaxGroups) groups = true;
     return true;
   });
   check(folded);
   if (reason) return reason;
+  // A block that begins with an empty line may be skipped by GMime, and the next one taken for the mail's.
+  if (groups && (attached_mail || block.size() <= 2)) return "an address field is nested too deeply";
   if (multiparts > 0 && boundaries > 2 * kMaxParts) {
     return absl::StrCat("it has more than ", kMaxParts, " parts");
   }
   if (multiparts > kMaxDepth || nested > 10 * kMaxDepth)
     return absl::StrCat("it is nested more than ", kMaxDepth, " deep");
   return std::nullopt;
+}
+
+bool TooManyGroups(std::string_view value) { return Colons(value) > kMaxGroups; }
+
+std::string HideDeepFields(std::string_view raw) {
+  std::string out;
+  const char* field = nullptr;
+  size_t colons = 0;
+  auto hide = [&] {
+    if (field == nullptr || colons <= kMaxGroups) return;
+    if (out.empty()) out = raw;
+    out[static_cast<size_t>(field - raw.data())] = 'X';
+  };
+  EachLine(HeaderBlock(raw), [&](std::string_view line) {
+    const bool continues = !line.empty() && (line[0] == ' ' || line[0] == '\t');
+    if (!continues) {
+      hide();
+      field = IsAddressField(line) ? line.data() : nullptr;
+      colons = field == nullptr ? 0 : Colons(line) - 1;
+    } else if (field != nullptr) {
+      colons += Colons(line);
+    }
+    return true;
+  });
+  hide();
+  return out;
 }
 
 std::string DecodeHeader(std::string_view value) {

@@ -15,7 +15,7 @@ inline constexpr size_t kMaxParts = 2000;
 inline constexpr size_t kMaxHeaderBytes = 1 << 20;  // of one header block
 inline constexpr size_t kMaxHeaders = 5000;         // of the whole mail's blocks, on average one a part and more
 inline constexpr size_t kMaxDepth = 50;
-inline constexpr size_t kMaxGroups = 100;  // colons outside of quotes in an address header
+inline constexpr size_t kMaxGroups = 100;  // colons in an address field, quotes and comments or not: hiding one is easy
 
 // The header block: everything up to and including the empty line.
 std::string_view HeaderBlock(std::string_view raw);
@@ -25,6 +25,12 @@ std::string RawHeader(std::string_view header_block, std::string_view name);
 
 // Why GMime must not see this mail; empty if it may.
 std::optional<std::string> FindLimit(std::string_view raw);
+
+// True for the value of an address field that GMime must not parse: it descends once for every group (`a:a:a:`).
+bool TooManyGroups(std::string_view value);
+
+// `raw` with those of the mail's own address fields renamed ("To" to "Xo") that GMime must not parse. Empty: none is.
+std::string HideDeepFields(std::string_view raw);
 
 // What can be read of the headers without GMime: From, To, Cc, Subject, Date, ids. Never fails.
 ParsedMail ScanHeaders(std::string_view raw);
