@@ -171,5 +171,89 @@ TEST_F(MailTest, AnAddressFieldOfManyColonsIsNotGivenToGMime) {
   EXPECT_FALSE(ParseMail(head + "\nTo: " + Repeat("a:", 1000) + "\n").undecodable());
 }
 
+TEST_F(MailTest, CommentsOfContentTypeMayHoldAnyByte) {
+  for (const char* type :
+       {"text/plain; (f\xc3\xbcr alle) charset=utf-8", "text/plain (f\xfcr) ; charset=utf-8",
+        "text/plain; charset=utf-8 (f\xfcr; m\xfc=1)", "text/plain; charset=\"utf-8\"; (\xfc(\xfc))"}) {
+    const ParsedMail mail = ParseMail(std::string("Subject: x\nContent-Type: ") + type + "\n\nGrüße\n");
+    EXPECT_FALSE(mail.undecodable()) << type;
+    EXPECT_EQ(mail.text(), "Grüße\n") << type;
+  }
+  // A comment that is never closed hides nothing.
+  EXPECT_TRUE(ParseMail("Subject: x\nContent-Type: text/plain; (\xc3\xa4=1; charset=utf-8\n\nx\n").undecodable());
+}
+
+TEST_F(MailTest, EncodedWordsWithoutPaddingKeepTheirLastByte) {
+  EXPECT_EQ(DecodeHeader("=?utf-8?b?SsO8cmc?="), "Jürg");
+  EXPECT_EQ(DecodeHeader("=?utf-8?b?SsO8cg?="), "Jür");
+  EXPECT_EQ(DecodeHeader("=?utf-8?b?SsO8cg==bQ==?="), "Jürm");
+  const ParsedMail mail = ParseMail("From: =?utf-8?b?SsO8cmc?= <j@x.de>\nTo: =?utf-8?B?SsO8cg?= <k@x.de>\n\nx\n");
+  EXPECT_EQ(mail.from(0).name(), "Jürg");
+  EXPECT_EQ(mail.to(0).name(), "Jür");
+}
+
+TEST_F(MailTest, EveryReferencesFieldIsRead) {
+  const ParsedMail mail = ParseMail(
+      "Message-ID: <m@x>\nReferences: <1@x>\n <2@\n x>\nIn-Reply-To: <8@x>\nReferences: <2@x> <3@x>\nIn-Reply-To: "
+      "<9@x>\n\nx\n");
+  EXPECT_THAT(mail.references(), ::testing::ElementsAre("1@x", "2@x", "3@x"));
+  EXPECT_THAT(mail.in_reply_to(), ::testing::ElementsAre("8@x", "9@x"));
+}
+
+TEST_F(MailTest, AddressesWithoutAngleBrackets) {
+  const ParsedMail mail = ParseMail(
+      "From: =?utf-8?q?J=C3=BCrg?= j@x.de\nTo: Joe Bar j@x.de, b@x.de, \"Doe, J\" d@x.de,\n e@x.de (Eve), F <f@x.de>\n"
+      "Cc: Team: G g@x.de, h@x.de;, i@x.de\n\nx\n");
+  auto flat = [](const google::protobuf::RepeatedPtrField<Address>& list) {
+    std::string out;
+    for (const Address& a : list) out += a.name() + "|" + a.address() + "\n";
+    return out;
+  };
+  EXPECT_EQ(flat(mail.from()), "Jürg|j@x.de\n");
+  EXPECT_EQ(flat(mail.to()), "Joe Bar|j@x.de\n|b@x.de\nDoe, J|d@x.de\nEve|e@x.de\nF|f@x.de\n");
+  EXPECT_EQ(flat(mail.cc()), "G|g@x.de\n|h@x.de\n|i@x.de\n");
+  EXPECT_EQ(flat(ScanHeaders("From: =?utf-8?q?J=C3=BCrg?= j@x.de\n\n").from()), "Jürg|j@x.de\n");
+}
+
+TEST_F(MailTest, APartOfUnknownTypeKeepsItsName) {
+  const ParsedMail mail = ParseMail(
+      "Subject: x\nContent-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: unknown; name=\"a.pdf\"\n\nabc\n"
+      "--b\nContent-Type: unknown; name*=utf-8''%C3%BC.pdf\n\nabc\n--b--\n");
+  ASSERT_EQ(mail.attachments_size(), 2);
+  EXPECT_EQ(mail.attachments(0).filename(), "a.pdf");
+  EXPECT_EQ(mail.attachments(1).filename(), "ü.pdf");
+}
+
+TEST_F(MailTest, DatesOfIso8601) {
+  for (const char* text : {"2024-05-01 10:00:00 +0200", "2024-05-01T08:00:00Z", "2024-05-01T10:00:00+02:00",
+                           "2024-05-01T08:00:00.123Z", "2024-05-01 08:00:00", "2024-05-01 08:00 UTC",
+                           "2024-05-01 10:00:00 +0200 (CEST)", "Wed, 1 May 2024 10:00:00 +0200"}) {
+    int64_t seconds = 0;
+    EXPECT_TRUE(ParseDate(text, seconds)) << text;
+    EXPECT_EQ(seconds, 1714550400) << text;
+  }
+  int64_t seconds = 0;
+  EXPECT_FALSE(ParseDate("2024-13-01 10:00:00 +0200", seconds));
+  EXPECT_FALSE(ParseDate("2024-05", seconds));
+}
+
+TEST_F(MailTest, AMailWithoutABodyIsAMail) {
+  for (const char* raw : {"", "\n", "\r\n", "Subject: x", "Subject: x\n", "Subject: x\r\n\r\n", "From a@b Tue\n"}) {
+    const ParsedMail mail = ParseMail(raw);
+    EXPECT_FALSE(mail.undecodable()) << raw;
+    EXPECT_EQ(mail.subject(), std::string_view(raw).starts_with("Subject") ? "x" : "");
+    EXPECT_EQ(mail.text(), "");
+  }
+}
+
+TEST_F(MailTest, LinesThatEndWithABareCr) {
+  const ParsedMail mail = ParseMail("From: a@x.de\rSubject: Hello\r you\rContent-Type: text/plain\r\rone\rtwo\r");
+  EXPECT_EQ(mail.subject(), "Hello you");
+  EXPECT_EQ(mail.from(0).address(), "a@x.de");
+  EXPECT_EQ(mail.text(), "one\ntwo\n");
+  EXPECT_EQ(ScanHeaders("From: a@x.de\rSubject: Hello").subject(), "Hello");
+  EXPECT_EQ(ParseMail("Subject: a\r\n\r\none\rtwo\r\rthree\r\n").text(), "one\rtwo\r\rthree\r\n");
+}
+
 }  // namespace
 }  // namespace poststelle::mail

@@ -84,6 +84,19 @@ std::string TypeOf(GMimeObject* object) {
                                             Str(g_mime_content_type_get_media_subtype(type))));
 }
 
+// A parameter of Content-Type, even where GMime drops the field because its type has no slash.
+std::string TypeParameter(GMimeObject* object, const char* name) {
+  if (const char* value = g_mime_object_get_content_type_parameter(object, name)) return value;
+  GMimeHeader* header = g_mime_header_list_get_header(g_mime_object_get_header_list(object), "Content-Type");
+  const std::string raw = Str(header == nullptr ? nullptr : g_mime_header_get_raw_value(header));
+  const size_t semicolon = raw.find(';');
+  if (semicolon == std::string::npos || raw.substr(0, semicolon).find('/') != std::string::npos) return {};
+  const Ref<GMimeParamList> parameters(g_mime_param_list_parse(nullptr, raw.c_str() + semicolon + 1));
+  if (parameters == nullptr) return {};
+  GMimeParam* parameter = g_mime_param_list_get_parameter(parameters.get(), name);
+  return parameter == nullptr ? std::string() : Str(g_mime_param_get_value(parameter));
+}
+
 class Builder {
  public:
   explicit Builder(ParsedMail& out) : out_(out) {}
@@ -113,12 +126,14 @@ class Builder {
     GMimeObject* object = GMIME_OBJECT(part);
     const std::string type = TypeOf(object);
     const std::string disposition = absl::AsciiStrToLower(Str(g_mime_object_get_disposition(object)));
-    const std::string filename = CleanFilename(Str(g_mime_part_get_filename(part)));
+    std::string given = Str(g_mime_part_get_filename(part));
+    if (given.empty()) given = TypeParameter(object, "name");
+    const std::string filename = CleanFilename(given);
     std::string content = Content(part);
     const bool attached =
         disposition == "attachment" || (!filename.empty() && type != "text/plain" && type != "text/html");
     if (!attached && filename.empty() && (type == "text/plain" || type == "text/html")) {
-      const std::string text = ToUtf8(content, Str(g_mime_object_get_content_type_parameter(object, "charset")));
+      const std::string text = ToUtf8(content, TypeParameter(object, "charset"));
       std::string* target = type == "text/plain" ? out_.mutable_text() : out_.mutable_html();
       if (!target->empty() && target->back() != '\n') target->push_back('\n');
       target->append(text);
@@ -138,7 +153,7 @@ class Builder {
     }
     GMimeObject* object = GMIME_OBJECT(part);
     std::string filename = Str(g_mime_object_get_content_disposition_parameter(object, "filename"));
-    if (filename.empty()) filename = Str(g_mime_object_get_content_type_parameter(object, "name"));
+    if (filename.empty()) filename = TypeParameter(object, "name");
     Add(object, TypeOf(object), absl::AsciiStrToLower(Str(g_mime_object_get_disposition(object))),
         CleanFilename(filename), bytes);
   }
@@ -164,7 +179,11 @@ void InitMime() { g_mime_init(); }
 ParsedMail ParseMail(std::string_view raw) {
   // An mbox line in front of the headers is not one of them.
   if (raw.starts_with("From ")) raw.remove_prefix(std::min(raw.size(), raw.find('\n') + 1));
+  const std::string with_feeds = WithLineFeeds(raw);
+  if (!with_feeds.empty()) raw = with_feeds;
   ParsedMail out = ScanHeaders(raw);
+  const std::string_view block = HeaderBlock(raw);
+  const bool no_body = block.size() == raw.size();
   if (auto limit = FindLimit(raw)) {
     out.set_undecodable(true);
     out.set_undecodable_reason(absl::StrCat("The message could not be decoded: ", *limit, "."));
@@ -176,20 +195,25 @@ ParsedMail ParseMail(std::string_view raw) {
   const Ref<GMimeParser> parser(g_mime_parser_new_with_stream(stream.get()));
   const Ref<GMimeMessage> message(g_mime_parser_construct_message(parser.get(), nullptr));
   if (message == nullptr) {
+    if (no_body) return out;  // nothing but headers, or nothing at all: that is all there is to read
     out.set_undecodable(true);
     out.set_undecodable_reason("The message could not be decoded: it has no readable structure.");
     return out;
   }
   // Addresses are GMime's (groups, comments, routes); everything else of the headers stays with our scan.
-  auto addresses = [&message](GMimeAddressType type, google::protobuf::RepeatedPtrField<Address>* target) {
+  auto addresses = [&block](std::string_view name, google::protobuf::RepeatedPtrField<Address>* target) {
     google::protobuf::RepeatedPtrField<Address> parsed;
-    AddAddresses(g_mime_message_get_addresses(message.get(), type), &parsed);
+    for (const std::string& value : RawHeaders(block, name, kMaxAddresses)) {
+      if (TooManyGroups(value) || parsed.size() >= kMaxAddresses) continue;
+      const Ref<InternetAddressList> list(internet_address_list_parse(nullptr, MendAddresses(value).c_str()));
+      AddAddresses(list.get(), &parsed);
+    }
     if (!parsed.empty()) target->Swap(&parsed);
   };
-  addresses(GMIME_ADDRESS_TYPE_FROM, out.mutable_from());
-  addresses(GMIME_ADDRESS_TYPE_REPLY_TO, out.mutable_reply_to());
-  addresses(GMIME_ADDRESS_TYPE_TO, out.mutable_to());
-  addresses(GMIME_ADDRESS_TYPE_CC, out.mutable_cc());
+  addresses("From", out.mutable_from());
+  addresses("Reply-To", out.mutable_reply_to());
+  addresses("To", out.mutable_to());
+  addresses("Cc", out.mutable_cc());
   Builder builder(out);
   builder.Walk(g_mime_message_get_mime_part(message.get()));
   return out;

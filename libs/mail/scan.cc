@@ -9,6 +9,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "libs/base/sv.h"
 #include "libs/mail/charset.h"
 
@@ -33,15 +34,30 @@ bool HasField(std::string_view line, std::string_view name) {
          (line[name.size()] == ':' || line[name.size()] == ' ' || line[name.size()] == '\t');
 }
 
-// Parameter names outside ASCII send g_mime_content_type_encode into a loop (jstedfast/gmime#165).
+// Parameter names outside ASCII send g_mime_content_type_encode into a loop (jstedfast/gmime#165). Comments may hold
+// what they like, unless one is never closed: then its reader may see something else than we do.
 bool StrangeParameters(std::string_view value) {
   size_t names = 0;
   bool quoted = false;
   bool in_name = false;
-  for (char c : value) {
-    if (c == '"') quoted = !quoted;
-    if (quoted) continue;
-    if (c == ';') {
+  size_t comments = 0;
+  bool strange_comment = false;
+  for (size_t i = 0; i < value.size(); ++i) {
+    const char c = value[i];
+    if (c == '\\' && (quoted || comments > 0)) {
+      ++i;
+    } else if (comments > 0) {
+      if (c == '(') ++comments;
+      if (c == ')') --comments;
+      strange_comment |= static_cast<unsigned char>(c) >= 0x80;
+    } else if (c == '"') {
+      quoted = !quoted;
+    } else if (quoted) {
+      continue;
+    } else if (c == '(') {
+      ++comments;
+      strange_comment = false;
+    } else if (c == ';') {
       in_name = true;
       ++names;
     } else if (c == '=') {
@@ -50,7 +66,7 @@ bool StrangeParameters(std::string_view value) {
       return true;
     }
   }
-  return names > 1000;
+  return names > 1000 || (comments > 0 && strange_comment);
 }
 
 // Fields that GMime reads as lists of addresses, at once, when it meets them.
@@ -68,6 +84,22 @@ bool IsAddressField(std::string_view line) {
 }
 
 size_t Colons(std::string_view text) { return static_cast<size_t>(std::count(text.begin(), text.end(), ':')); }
+
+// ISO 8601, as programs write it that do not know mail: `2024-05-01 10:00:00 +0200`, `2024-05-01T10:00:00Z`.
+bool IsoDate(std::string_view value, int64_t& unix_seconds) {
+  std::string text(value.substr(0, value.find('(')));
+  if (text.size() < 16 || text[4] != '-' || text[7] != '-') return false;
+  if (text[10] == 'T' || text[10] == 't') text[10] = ' ';
+  for (const char* format :
+       {"%Y-%m-%d %H:%M:%E*S %Ez", "%Y-%m-%d %H:%M %Ez", "%Y-%m-%d %H:%M:%E*S", "%Y-%m-%d %H:%M:%E*S UTC",
+        "%Y-%m-%d %H:%M:%E*S GMT", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M UTC", "%Y-%m-%d %H:%M GMT"}) {
+    absl::Time time;
+    if (!absl::ParseTime(format, text, &time, nullptr)) continue;
+    unix_seconds = absl::ToUnixSeconds(time);
+    return true;
+  }
+  return false;
+}
 
 int HexValue(char c) {
   if (c >= '0' && c <= '9') return c - '0';
@@ -90,15 +122,23 @@ std::string DecodeQ(std::string_view text) {
   return out;
 }
 
-// Base64 as mails have it: what is no digit is skipped, padding may be missing.
+// Base64 as mails have it: what is no digit is skipped, padding may be missing, or stand in the middle where somebody
+// has put two texts together.
 std::string DecodeB(std::string_view text) {
+  std::string out;
   std::string clean;
+  auto flush = [&] {
+    if (clean.size() % 4 == 1) clean.pop_back();
+    std::string bytes;
+    absl::Base64Unescape(clean, &bytes);
+    out += bytes;
+    clean.clear();
+  };
   for (char c : text) {
     if (absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '+' || c == '/') clean.push_back(c);
+    if (c == '=') flush();
   }
-  if (clean.size() % 4 == 1) clean.pop_back();
-  std::string out;
-  absl::Base64Unescape(clean, &out);
+  flush();
   return out;
 }
 
@@ -125,6 +165,22 @@ bool ParseEncodedWord(std::string_view value, size_t at, EncodedWord& out) {
   return true;
 }
 
+// `Joe Bar j@x.de`, an address without angle brackets behind a name. False if it is something else.
+bool SplitBare(std::string_view piece, std::string_view& name, std::string_view& address) {
+  piece = Sv(absl::StripAsciiWhitespace(Av(piece)));
+  const size_t blank = piece.find_last_of(" \t\r\n");
+  if (blank == std::string_view::npos || piece.find_first_of("<>(") != std::string_view::npos) return false;
+  const std::string_view front = piece.substr(0, blank);
+  const std::string_view back = piece.substr(blank + 1);
+  if (back.find('@') == std::string_view::npos || back.find('"') != std::string_view::npos ||
+      front.find('@') != std::string_view::npos || std::count(front.begin(), front.end(), '"') % 2 != 0) {
+    return false;
+  }
+  name = front;
+  address = back;
+  return true;
+}
+
 void AddAddresses(const std::string& value, google::protobuf::RepeatedPtrField<Address>* out, size_t limit) {
   // Only what has the plainest form: this scan reads mails that are out of bounds.
   size_t begin = 0;
@@ -138,6 +194,8 @@ void AddAddresses(const std::string& value, google::protobuf::RepeatedPtrField<A
     if (open != std::string_view::npos && close != std::string_view::npos && close > open) {
       address = piece.substr(open + 1, close - open - 1);
       name = piece.substr(0, open);
+    } else {
+      SplitBare(piece, name, address);
     }
     const std::string trimmed(absl::StripAsciiWhitespace(Av(address)));
     if (trimmed.find('@') == std::string::npos || trimmed.size() > 320) return;
@@ -169,26 +227,101 @@ std::string_view HeaderBlock(std::string_view raw) {
   return raw;
 }
 
-std::string RawHeader(std::string_view header_block, std::string_view name) {
-  std::string value;
-  bool found = false;
+std::vector<std::string> RawHeaders(std::string_view header_block, std::string_view name, size_t limit) {
+  std::vector<std::string> values;
+  bool inside = false;
   EachLine(header_block, [&](std::string_view line) {
-    if (found) {
-      if (line.empty() || (line[0] != ' ' && line[0] != '\t') || value.size() > kMaxHeaderBytes) return false;
-      value.append(line);
+    if (inside && !line.empty() && (line[0] == ' ' || line[0] == '\t') && values.back().size() <= kMaxHeaderBytes) {
+      values.back().append(line);
       return true;
     }
+    inside = false;
+    if (values.size() >= limit) return false;
     if (!HasField(line, name)) return true;
     const size_t colon = line.find(':');
     if (colon == std::string_view::npos ||
         absl::StripAsciiWhitespace(Av(line.substr(name.size(), colon - name.size()))).size() > 0) {
       return true;
     }
-    value = line.substr(colon + 1);
-    found = true;
+    values.emplace_back(line.substr(colon + 1));
+    inside = true;
     return true;
   });
-  return std::string(absl::StripAsciiWhitespace(value));
+  for (std::string& value : values) value = std::string(absl::StripAsciiWhitespace(value));
+  return values;
+}
+
+std::string RawHeader(std::string_view header_block, std::string_view name) {
+  std::vector<std::string> values = RawHeaders(header_block, name, 1);
+  return values.empty() ? std::string() : std::move(values[0]);
+}
+
+std::string WithLineFeeds(std::string_view raw) {
+  const size_t feed = raw.find('\n');
+  const std::string_view first = raw.substr(0, feed);
+  // CRs are line ends when nothing else is, or when the empty line behind the headers is made of them.
+  const size_t pair = first.find("\r\r");
+  const bool ends = feed == std::string_view::npos ? first.find('\r') != std::string_view::npos
+                                                   : pair != std::string_view::npos && pair + 2 < first.size();
+  if (!ends) return {};
+  std::string out;
+  out.reserve(raw.size());
+  for (size_t i = 0; i < raw.size(); ++i) {
+    const bool bare = raw[i] == '\r' && (i + 1 == raw.size() || raw[i + 1] != '\n');
+    out.push_back(bare ? '\n' : raw[i]);
+  }
+  return out;
+}
+
+std::string MendAddresses(std::string_view value) {
+  std::string out;
+  std::string piece;
+  bool quoted = false;
+  size_t comments = 0;
+  bool angle = false;
+  auto flush = [&] {
+    std::string_view name;
+    std::string_view address;
+    if (SplitBare(piece, name, address)) {
+      absl::StrAppend(&out, Av(name), " <", Av(address), ">");
+    } else {
+      out += piece;
+    }
+    piece.clear();
+  };
+  for (size_t i = 0; i < value.size(); ++i) {
+    const char c = value[i];
+    EncodedWord word;
+    if (c == '=' && i + 1 < value.size() && value[i + 1] == '?' && ParseEncodedWord(value, i, word)) {
+      std::string_view text = value.substr(i, word.end - i);
+      const size_t charset_end = text.find('?', 2);
+      if (absl::ascii_tolower(static_cast<unsigned char>(text[charset_end + 1])) == 'b') {
+        absl::StrAppend(&piece, Av(text.substr(0, charset_end)), "?B?", absl::Base64Escape(word.bytes), "?=");
+      } else {
+        piece += text;
+      }
+      i = word.end - 1;
+      continue;
+    }
+    if (c == '\\' && (quoted || comments > 0) && i + 1 < value.size()) {
+      piece.push_back(c);
+      piece.push_back(value[++i]);
+      continue;
+    }
+    if (c == '"' && comments == 0) quoted = !quoted;
+    if (!quoted && c == '(') ++comments;
+    if (!quoted && c == ')' && comments > 0) --comments;
+    if (!quoted && comments == 0 && c == '<') angle = true;
+    if (!quoted && comments == 0 && c == '>') angle = false;
+    if (!quoted && comments == 0 && !angle && (c == ',' || c == ';' || c == ':')) {
+      flush();
+      out.push_back(c);
+    } else {
+      piece.push_back(c);
+    }
+  }
+  flush();
+  return out;
 }
 
 std::optional<std::string> FindLimit(std::string_view raw) {
@@ -353,6 +486,7 @@ std::vector<std::string> ParseIds(std::string_view value) {
 
 bool ParseDate(std::string_view value, int64_t& unix_seconds) {
   if (value.empty() || value.size() > 200) return false;
+  if (IsoDate(value, unix_seconds)) return true;
   const std::string text(value);
   GDateTime* date = g_mime_utils_header_decode_date(text.c_str());
   if (date == nullptr) return false;
@@ -363,7 +497,12 @@ bool ParseDate(std::string_view value, int64_t& unix_seconds) {
 
 ParsedMail ScanHeaders(std::string_view raw) {
   constexpr size_t kMaxAddresses = 200;
+  constexpr size_t kMaxIdFields = 50;
+  constexpr int kMaxIds = 200;
   constexpr size_t kMaxSubject = 10'000;
+  // A header block of bare CRs ends in the first bytes; what is far behind is not copied.
+  const std::string with_feeds = WithLineFeeds(raw.substr(0, 4 * kMaxHeaderBytes));
+  if (!with_feeds.empty()) raw = with_feeds;
   const std::string_view block = HeaderBlock(raw).substr(0, 4 * kMaxHeaderBytes);
   auto header = [&block](std::string_view name) {
     std::string value = RawHeader(block, name);
@@ -384,8 +523,17 @@ ParsedMail ScanHeaders(std::string_view raw) {
   }
   const std::vector<std::string> ids = ParseIds(header("Message-ID"));
   if (!ids.empty()) out.set_message_id(ids[0]);
-  for (const std::string& id : ParseIds(header("In-Reply-To"))) out.add_in_reply_to(id);
-  for (const std::string& id : ParseIds(header("References"))) out.add_references(id);
+  // Some programs write a field for each id, or one of their own beside the one they were given.
+  auto all_ids = [&block](std::string_view name, google::protobuf::RepeatedPtrField<std::string>* target) {
+    for (const std::string& value : RawHeaders(block, name, kMaxIdFields)) {
+      for (std::string& id : ParseIds(std::string_view(value).substr(0, 64 << 10))) {
+        if (target->size() < kMaxIds && std::find(target->begin(), target->end(), id) == target->end())
+          *target->Add() = std::move(id);
+      }
+    }
+  };
+  all_ids("In-Reply-To", out.mutable_in_reply_to());
+  all_ids("References", out.mutable_references());
   return out;
 }
 

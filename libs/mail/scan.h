@@ -23,6 +23,16 @@ std::string_view HeaderBlock(std::string_view raw);
 // First value of a header field, unfolded, as it stands; empty if there is none.
 std::string RawHeader(std::string_view header_block, std::string_view name);
 
+// The values of the first `limit` fields of that name, in their order.
+std::vector<std::string> RawHeaders(std::string_view header_block, std::string_view name, size_t limit);
+
+// A mail whose lines end with bare CRs, with LFs instead. Empty: it is none.
+std::string WithLineFeeds(std::string_view raw);
+
+// An address field in a form that GMime reads in full: angle brackets around a bare address behind a name, and base64
+// with its padding.
+std::string MendAddresses(std::string_view value);
+
 // Why GMime must not see this mail; empty if it may.
 std::optional<std::string> FindLimit(std::string_view raw);
 
@@ -41,7 +51,7 @@ std::string DecodeHeader(std::string_view value);
 // The ids of a Message-ID, In-Reply-To or References field, without angle brackets.
 std::vector<std::string> ParseIds(std::string_view value);
 
-// RFC 5322 §3.3 with the liberties that mails take; false if no date can be read.
+// RFC 5322 §3.3 with the liberties that mails take, and ISO 8601; false if no date can be read.
 bool ParseDate(std::string_view value, int64_t& unix_seconds);
 
 }  // namespace poststelle::mail
