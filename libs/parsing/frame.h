@@ -10,6 +10,10 @@ inline constexpr size_t kFrameHeader = 4;
 // A mail above this is never handed to a child, a result above it never taken.
 inline constexpr uint32_t kMaxFrame = 1u << 31;
 
+// The child's first byte: its sandbox is in place. The other one is followed by the reason why it is not.
+inline constexpr char kHello = 'P';
+inline constexpr char kNoHello = '!';
+
 std::string FrameHeader(uint32_t size);
 uint32_t FrameSize(const char* header);
 

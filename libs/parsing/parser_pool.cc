@@ -4,27 +4,30 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <asio/bind_cancellation_slot.hpp>
 #include <asio/experimental/as_tuple.hpp>
 #include <asio/posix/stream_descriptor.hpp>
-#include <asio/read.hpp>
 #include <asio/steady_timer.hpp>
 #include <asio/this_coro.hpp>
 #include <asio/use_awaitable.hpp>
-#include <asio/write.hpp>
 
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
 #include <csignal>
+#include <cstring>
 #include <mutex>
+#include <string_view>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "libs/mail/scan.h"
 #include "libs/parsing/frame.h"
 
-extern char** environ;
-
 namespace poststelle::parsing {
 namespace {
 
+using async::Task;
 constexpr auto kUse = asio::experimental::as_tuple(asio::use_awaitable);
 
 std::string BesideThisProgram() {
@@ -34,98 +37,203 @@ std::string BesideThisProgram() {
   return self.substr(0, self.rfind('/') + 1) + "poststelle-parser";
 }
 
+Task<bool> Cancelled() {
+  const asio::cancellation_state state = co_await asio::this_coro::cancellation_state;
+  co_return state.cancelled() != asio::cancellation_type::none;
+}
+
+// Single reads and writes: asio's composed operations ignore the total cancellation that a TaskScope emits. What was
+// emitted while none of them was pending is seen by asking.
+Task<bool> WriteAll(asio::posix::stream_descriptor& socket, std::string_view bytes) {
+  while (!bytes.empty()) {
+    if (co_await Cancelled()) co_return false;
+    auto [error, n] = co_await socket.async_write_some(asio::buffer(bytes.data(), bytes.size()), kUse);
+    if (error) co_return false;
+    bytes.remove_prefix(n);
+  }
+  co_return true;
+}
+
+// Grows with what arrives: the announced size is a child's word. `out` keeps what came before an end.
+Task<bool> ReadAll(asio::posix::stream_descriptor& socket, size_t size, std::string& out) {
+  constexpr size_t kStep = 1 << 20;
+  out.clear();
+  while (out.size() < size) {
+    if (co_await Cancelled()) co_return false;
+    const size_t at = out.size();
+    out.resize(std::min(size, at + kStep));
+    auto [error, n] = co_await socket.async_read_some(asio::buffer(out.data() + at, out.size() - at), kUse);
+    out.resize(at + n);
+    if (error) co_return false;
+  }
+  co_return true;
+}
+
 }  // namespace
 
-// One process, and our end of the socket pair to it.
+// One process, and our end of the socket pair to it. It ends by itself when that end is closed, also when this process
+// dies; PR_SET_PDEATHSIG would end it with the thread that happened to start it.
 class ParserPool::Child {
  public:
-  static std::unique_ptr<Child> Start(const std::string& binary) {
+  static absl::StatusOr<std::unique_ptr<Child>> Start(const Options& options) {
     int ends[2];
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return nullptr;
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return CantStart(options.binary, errno);
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, ends[1], STDIN_FILENO);
     posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
-    // The child must not inherit what this process blocks: it ends at SIGTERM like any program.
+    // Files of ours that somebody opened without O_CLOEXEC are none of its business.
+    posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1);
+    // The child must not inherit what this process blocks or ignores: it ends at SIGTERM like any program.
     posix_spawnattr_t attributes;
     posix_spawnattr_init(&attributes);
-    sigset_t none;
-    sigemptyset(&none);
-    posix_spawnattr_setsigmask(&attributes, &none);
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
-    std::string name = binary;
-    char* argv[] = {name.data(), nullptr};
+    sigset_t signals;
+    sigfillset(&signals);
+    posix_spawnattr_setsigdefault(&attributes, &signals);
+    sigemptyset(&signals);
+    posix_spawnattr_setsigmask(&attributes, &signals);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    std::string name = options.binary;
+    std::string memory = absl::StrCat(options.max_memory_bytes);
+    // Its own alarm rings after ours, and when we are not there any more.
+    std::string seconds = absl::StrCat(absl::ToInt64Seconds(options.wall_limit) + 5);
+    char* argv[] = {name.data(), memory.data(), seconds.data(), nullptr};
+    char* environment[] = {nullptr};  // it needs no secret that may be in ours
     pid_t pid = -1;
-    const int error = posix_spawn(&pid, binary.c_str(), &actions, &attributes, argv, environ);
+    const int error = posix_spawn(&pid, options.binary.c_str(), &actions, &attributes, argv, environment);
     posix_spawn_file_actions_destroy(&actions);
     posix_spawnattr_destroy(&attributes);
     close(ends[1]);
     if (error != 0) {
       close(ends[0]);
-      return nullptr;
+      return CantStart(options.binary, error);
     }
     return std::unique_ptr<Child>(new Child(pid, ends[0]));
   }
+  // Waits for the end: on a loop thread only after Bury().
   ~Child() {
-    if (fd_ >= 0) close(fd_);
+    Kill();
     if (pid_ <= 0) return;
-    kill(pid_, SIGKILL);
-    waitpid(pid_, nullptr, 0);
+    while (waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
+    }
+  }
+  Child(const Child&) = delete;
+  Child& operator=(const Child&) = delete;
+
+  // Ends it without waiting.
+  void Kill() {
+    if (fd_ >= 0) close(fd_);
+    fd_ = -1;
+    if (pid_ > 0) kill(pid_, SIGKILL);
+  }
+  // True if it has ended; `how` is set if it did so by itself or by a signal.
+  bool Ended(std::string& how) {
+    int status = 0;
+    if (pid_ > 0 && waitpid(pid_, &status, WNOHANG) == 0) return false;
+    if (pid_ > 0 && WIFSIGNALED(status)) how = absl::StrCat("the parser died with signal ", WTERMSIG(status));
+    if (pid_ > 0 && WIFEXITED(status)) how = absl::StrCat("the parser ended with code ", WEXITSTATUS(status));
+    pid_ = 0;
+    return true;
   }
   // Ends the child and says how it had ended by itself, if it had.
-  std::string Bury() {
-    int status = 0;
+  Task<std::string> Bury() {
+    std::string how = "the parser did not answer";
     // A socket that was closed means that it is dying: give it its moment to be told apart from our own kill.
-    for (int i = 0; i < 50; ++i) {
-      if (waitpid(pid_, &status, WNOHANG) == pid_) {
-        pid_ = 0;
-        if (WIFSIGNALED(status)) return absl::StrCat("the parser died with signal ", WTERMSIG(status));
-        return absl::StrCat("the parser ended with code ", WEXITSTATUS(status));
-      }
-      usleep(1000);
+    for (int i = 0; i < 50 && !co_await Cancelled(); ++i) {
+      if (Ended(how)) co_return how;
+      co_await Pause();
     }
-    return "the parser did not answer";
+    Kill();
+    std::string ignored;
+    // A process may take long to end (its memory is given back first). What is left after that waits for its
+    // destructor.
+    for (int i = 0; i < 1000 && !Ended(ignored); ++i) co_await Pause();
+    co_return how;
   }
 
-  // One message. Empty result: the child is of no more use; `why` says what happened.
-  async::Task<std::optional<mail::ParsedMail>> Exchange(const std::string& raw, absl::Duration limit,
-                                                        std::string& why) {
-    asio::any_io_executor executor = co_await asio::this_coro::executor;
-    asio::posix::stream_descriptor socket(executor, dup(fd_));
-    auto expired = std::make_shared<bool>(false);
-    asio::steady_timer timer(executor);
-    timer.expires_after(absl::ToChronoNanoseconds(limit));
-    const pid_t pid = pid_;
-    timer.async_wait([expired, pid](asio::error_code error) {
-      if (error) return;
-      *expired = true;
-      kill(pid, SIGKILL);  // ends the socket, and so the read below
-    });
+  // The first exchange. OK, or why this child can't serve.
+  Task<absl::Status> Greet(const Options& options) {
+    constexpr size_t kMaxReason = 300;
+    std::string hello;
+    std::string problem;
+    bool expired = false;
+    auto talk = [&](asio::posix::stream_descriptor& socket) -> Task<bool> {
+      if (!co_await ReadAll(socket, 1, hello)) co_return false;
+      if (hello[0] == kNoHello) co_await ReadAll(socket, kMaxReason, problem);
+      co_return hello[0] == kHello;
+    };
+    if (co_await Within(options.start_limit, talk, expired)) co_return absl::OkStatus();
+    if (co_await Cancelled()) {
+      co_await Bury();
+      co_return absl::CancelledError("parsing was cancelled");
+    }
+    const std::string how = co_await Bury();
+    if (problem.empty()) problem = expired ? "it was not ready in time" : how;
+    co_return absl::UnavailableError(absl::StrCat("the parser ", options.binary, " can't serve: ", problem));
+  }
+
+  // One message. Empty result: the child is of no more use and has ended; `why` says what happened.
+  Task<std::optional<mail::ParsedMail>> Exchange(const std::string& raw, absl::Duration limit, std::string& why) {
     std::string header = FrameHeader(static_cast<uint32_t>(raw.size()));
-    auto [e1, n1] = co_await asio::async_write(socket, asio::buffer(header), kUse);
-    if (!e1) {
-      auto [e2, n2] = co_await asio::async_write(socket, asio::buffer(raw), kUse);
-      e1 = e2;
-    }
     std::string result;
-    if (!e1) {
-      auto [e3, n3] = co_await asio::async_read(socket, asio::buffer(header), kUse);
-      e1 = e3;
-      if (!e1) result.resize(FrameSize(header.data()));
-    }
-    if (!e1 && !result.empty()) {
-      auto [e4, n4] = co_await asio::async_read(socket, asio::buffer(result), kUse);
-      e1 = e4;
-    }
-    timer.cancel();
+    bool expired = false;
+    auto talk = [&](asio::posix::stream_descriptor& socket) -> Task<bool> {
+      if (!co_await WriteAll(socket, header) || !co_await WriteAll(socket, raw)) co_return false;
+      if (!co_await ReadAll(socket, kFrameHeader, header)) co_return false;
+      const uint32_t size = FrameSize(header.data());
+      if (size > kMaxFrame) co_return false;
+      co_return co_await ReadAll(socket, size, result);
+    };
+    const bool answered = co_await Within(limit, talk, expired);
     mail::ParsedMail mail;
-    if (!e1 && !*expired && mail.ParseFromString(result)) co_return mail;
-    why = *expired ? absl::StrCat("the parser exceeded ", absl::FormatDuration(limit)) : Bury();
+    if (answered && !expired && mail.ParseFromString(result)) co_return mail;
+    why = co_await Bury();
+    if (expired) why = absl::StrCat("the parser exceeded ", absl::FormatDuration(limit));
     co_return std::nullopt;
   }
 
  private:
   Child(pid_t pid, int fd) : pid_(pid), fd_(fd) {}
+
+  static absl::Status CantStart(const std::string& binary, int error) {
+    return absl::UnavailableError(
+        absl::StrCat("the parser ", binary, " could not be started: ", std::string(std::strerror(error))));
+  }
+  // Without asio's cancellation: the end of a child is waited for in any case.
+  static Task<void> Pause() {
+    asio::steady_timer timer(co_await asio::this_coro::executor);
+    timer.expires_after(std::chrono::milliseconds(2));
+    co_await timer.async_wait(asio::bind_cancellation_slot(asio::cancellation_slot(), kUse));
+  }
+  // Runs `talk` on our end of the socket; at the limit the child is killed, which ends the socket and so `talk`.
+  template <typename Talk>
+  Task<bool> Within(absl::Duration limit, Talk& talk, bool& expired) {
+    asio::any_io_executor executor = co_await asio::this_coro::executor;
+    asio::posix::stream_descriptor socket(executor);
+    asio::error_code failed;
+    socket.assign(fd_, failed);
+    if (failed) co_return false;
+    // A handler that is queued already still runs after cancel(): `running` tells it that its child may be gone.
+    struct Watch {
+      bool running = true;
+      bool expired = false;
+    };
+    auto watch = std::make_shared<Watch>();
+    asio::steady_timer timer(executor);
+    timer.expires_after(absl::ToChronoNanoseconds(limit));
+    timer.async_wait([watch, pid = pid_](asio::error_code error) {
+      if (error || !watch->running) return;
+      watch->expired = true;
+      kill(pid, SIGKILL);
+    });
+    const bool ok = co_await talk(socket);
+    watch->running = false;
+    timer.cancel();
+    socket.release();
+    expired = watch->expired;
+    co_return ok;
+  }
+
   pid_t pid_;
   int fd_;
 };
@@ -136,6 +244,27 @@ struct ParserPool::State {
   async::Budget slots;
   std::mutex mutex;
   std::vector<std::unique_ptr<Child>> idle;
+
+  // A child that has said hello.
+  Task<absl::StatusOr<std::unique_ptr<Child>>> Take() {
+    {
+      const std::lock_guard lock(mutex);
+      if (!idle.empty()) {
+        std::unique_ptr<Child> child = std::move(idle.back());
+        idle.pop_back();
+        co_return child;
+      }
+    }
+    absl::StatusOr<std::unique_ptr<Child>> child = Child::Start(options);
+    if (!child.ok()) co_return child.status();
+    absl::Status greeted = co_await (*child)->Greet(options);
+    if (!greeted.ok()) co_return greeted;
+    co_return child;
+  }
+  void GiveBack(std::unique_ptr<Child> child) {
+    const std::lock_guard lock(mutex);
+    idle.push_back(std::move(child));
+  }
 };
 
 ParserPool::ParserPool(asio::any_io_executor executor, Options options) {
@@ -147,41 +276,28 @@ ParserPool::~ParserPool() { Stop(); }
 
 void ParserPool::Stop() {
   std::lock_guard lock(state_->mutex);
+  for (const std::unique_ptr<Child>& child : state_->idle) child->Kill();  // all at once, then wait for each
   state_->idle.clear();
 }
 
-async::Task<mail::ParsedMail> ParserPool::Parse(const std::string& raw) {
+Task<absl::StatusOr<mail::ParsedMail>> ParserPool::Parse(const std::string& raw) {
   std::string why;
   const bool fits = raw.size() <= state_->options.max_message_bytes;
   if (!fits) why = "it is too large";
   for (int i = 0; fits && i < state_->options.tries; ++i) {
     const absl::Status slot = co_await state_->slots.Acquire(1);
-    if (!slot.ok()) {
-      why = "the service was shutting down";
-      break;
+    if (!slot.ok()) co_return slot;
+    absl::StatusOr<std::unique_ptr<Child>> child = co_await state_->Take();
+    if (!child.ok()) {
+      state_->slots.Release(1);
+      co_return child.status();
     }
-    std::unique_ptr<Child> child;
-    {
-      std::lock_guard lock(state_->mutex);
-      if (!state_->idle.empty()) {
-        child = std::move(state_->idle.back());
-        state_->idle.pop_back();
-      }
-    }
-    if (child == nullptr) child = Child::Start(state_->options.binary);
-    std::optional<mail::ParsedMail> parsed;
-    if (child == nullptr) {
-      why = absl::StrCat("the parser ", state_->options.binary, " could not be started");
-    } else {
-      parsed = co_await child->Exchange(raw, state_->options.wall_limit, why);
-    }
-    if (parsed) {
-      std::lock_guard lock(state_->mutex);
-      state_->idle.push_back(std::move(child));
-    }
-    child.reset();
+    std::optional<mail::ParsedMail> parsed = co_await (*child)->Exchange(raw, state_->options.wall_limit, why);
+    if (parsed) state_->GiveBack(*std::move(child));
+    child->reset();
     state_->slots.Release(1);
     if (parsed) co_return *std::move(parsed);
+    if (co_await Cancelled()) co_return absl::CancelledError("parsing was cancelled");
   }
   mail::ParsedMail fallback = mail::ScanHeaders(raw);
   fallback.set_undecodable(true);

@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "libs/async/runtime.h"
 #include "libs/mail/parsed_mail.pb.h"
@@ -16,17 +17,20 @@ class ParserPool {
   struct Options {
     std::string binary;  // empty: poststelle-parser beside this program
     int children = 2;
-    absl::Duration wall_limit = absl::Seconds(10);  // for one message
+    absl::Duration start_limit = absl::Seconds(30);  // until a child says hello
+    absl::Duration wall_limit = absl::Seconds(10);   // for one message
     size_t max_message_bytes = 65 << 20;
-    int tries = 3;  // a message that kills this many children is undecodable (I4)
+    uint64_t max_memory_bytes = uint64_t{1} << 30;  // of one child
+    int tries = 3;                                  // a message that kills this many children is undecodable (I4)
   };
   ParserPool(asio::any_io_executor executor, Options options);
   ~ParserPool();  // Stop()
 
-  // Decodes `raw`. Never fails because of the mail: what kills or exhausts its children comes back with what our own
-  // scan could read and the mark undecodable.
-  async::Task<mail::ParsedMail> Parse(const std::string& raw);
-  // Ends the children. Nobody may be parsing.
+  // Decodes `raw`. Does not fail because of the mail: what kills or exhausts its children comes back with what our own
+  // scan could read and the mark undecodable. kUnavailable, with the program and the reason, if no child can be started
+  // or one can't set up its sandbox: nothing is known about the mail then. kCancelled ends the child.
+  async::Task<absl::StatusOr<mail::ParsedMail>> Parse(const std::string& raw);
+  // Ends the children and waits for their end. Nobody may be parsing.
   void Stop();
 
  private:

@@ -2,19 +2,24 @@
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <sys/types.h>
 
+#include <csignal>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <optional>
+#include <vector>
 
+#include "absl/time/clock.h"
 #include "libs/base/ids.h"
 
 namespace poststelle::parsing {
 namespace {
 
-async::Task<void> Into(async::Task<mail::ParsedMail> task, std::optional<mail::ParsedMail>& out) {
-  out.emplace(co_await std::move(task));
-}
+using Result = absl::StatusOr<mail::ParsedMail>;
+
+async::Task<void> Into(async::Task<Result> task, std::optional<Result>& out) { out.emplace(co_await std::move(task)); }
 
 class ParserPoolTest : public ::testing::Test {
  protected:
@@ -22,9 +27,14 @@ class ParserPoolTest : public ::testing::Test {
   ~ParserPoolTest() override { std::filesystem::remove_all(directory_); }
 
   mail::ParsedMail Parse(ParserPool& pool, const std::string& raw) {
-    std::optional<mail::ParsedMail> out;
+    Result result = TryParse(pool, raw);
+    EXPECT_TRUE(result.ok()) << result.status();
+    return result.ok() ? *std::move(result) : mail::ParsedMail();
+  }
+  Result TryParse(ParserPool& pool, const std::string& raw) {
+    std::optional<Result> out;
     async::RunBlocking(runtime_.executor(), Into(pool.Parse(raw), out));
-    return *out;
+    return *std::move(out);
   }
   std::string Script(const std::string& body) {
     const std::string path = (directory_ / "parser").string();
@@ -43,7 +53,8 @@ class ParserPoolTest : public ::testing::Test {
   async::Runtime runtime_{2};
 };
 
-constexpr char kMail[] = "From: a@example.org\nSubject: Hello\nMessage-ID: <1@x>\n\ntext\n";
+// A string: what Parse() is given must outlive it.
+const std::string kMail = "From: a@example.org\nSubject: Hello\nMessage-ID: <1@x>\n\ntext\n";
 
 TEST_F(ParserPoolTest, ManyMailsThroughFewChildren) {
   ParserPool pool(runtime_.executor(), With(PARSER_BINARY));
@@ -56,7 +67,7 @@ TEST_F(ParserPoolTest, ManyMailsThroughFewChildren) {
 }
 
 TEST_F(ParserPoolTest, AParserThatDiesLeavesTheHeadersAndTheReason) {
-  ParserPool pool(runtime_.executor(), With(Script("kill -SEGV $$")));
+  ParserPool pool(runtime_.executor(), With(Script("printf P; kill -SEGV $$")));
   const mail::ParsedMail mail = Parse(pool, kMail);
   EXPECT_TRUE(mail.undecodable());
   EXPECT_EQ(mail.subject(), "Hello");
@@ -64,7 +75,7 @@ TEST_F(ParserPoolTest, AParserThatDiesLeavesTheHeadersAndTheReason) {
 }
 
 TEST_F(ParserPoolTest, AParserThatHangsIsEndedAtTheLimit) {
-  ParserPool::Options options = With(Script("exec sleep 1000"));
+  ParserPool::Options options = With(Script("printf P; exec sleep 1000"));
   options.wall_limit = absl::Milliseconds(200);
   ParserPool pool(runtime_.executor(), options);
   const mail::ParsedMail mail = Parse(pool, kMail);
@@ -72,20 +83,154 @@ TEST_F(ParserPoolTest, AParserThatHangsIsEndedAtTheLimit) {
   EXPECT_NE(mail.undecodable_reason().find("exceeded"), std::string::npos);
 }
 
-TEST_F(ParserPoolTest, AMissingParserIsNamed) {
-  ParserPool pool(runtime_.executor(), With("/nonexistent/parser"));
-  EXPECT_NE(Parse(pool, kMail).undecodable_reason().find("/nonexistent/parser"), std::string::npos);
+// Nothing is known about the mail then: it must not be taken for one that can't be decoded.
+TEST_F(ParserPoolTest, AParserThatCantServeIsNamedAndNoResult) {
+  struct Case {
+    std::string binary;
+    std::string reason;
+  };
+  const std::string not_executable = (directory_ / "data").string();
+  std::ofstream(not_executable) << "x";
+  std::vector<Case> cases = {{"/nonexistent/parser", "No such file"}, {not_executable, "Permission denied"}};
+  for (const Case& c : cases) {
+    ParserPool pool(runtime_.executor(), With(c.binary));
+    const absl::Status status = TryParse(pool, kMail).status();
+    EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+    EXPECT_NE(status.message().find(c.binary), std::string::npos) << status;
+    EXPECT_NE(status.message().find(c.reason), std::string::npos) << status;
+  }
+  cases = {{"exit 7", "code 7"},
+           {"kill -KILL $$", "signal 9"},
+           {"printf '!no seccomp here'", "no seccomp here"},
+           {"exec sleep 1000", "not ready in time"}};
+  for (const Case& c : cases) {
+    ParserPool::Options options = With(Script(c.binary));
+    options.start_limit = absl::Milliseconds(500);
+    ParserPool pool(runtime_.executor(), options);
+    const absl::Status status = TryParse(pool, kMail).status();
+    EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+    EXPECT_NE(status.message().find(options.binary), std::string::npos) << status;
+    EXPECT_NE(status.message().find(c.reason), std::string::npos) << status;
+  }
+}
+
+TEST_F(ParserPoolTest, CancellationEndsTheChildAtOnce) {
+  // Before its hello, while the mail is written (more than a socket holds), and while the answer is awaited.
+  for (const char* script : {"", "printf P; ", "printf P; cat >/dev/null & "}) {
+    const std::string pid_file = (directory_ / "pid").string();
+    ParserPool::Options options = With(Script("echo $$ > " + pid_file + "; " + script + "exec sleep 1000"));
+    options.wall_limit = options.start_limit = absl::Seconds(60);
+    ParserPool pool(runtime_.executor(), options);
+    const std::string raw = kMail + std::string(8 << 20, 'x');
+    std::optional<Result> out;
+    async::TaskScope scope(runtime_.executor());
+    const absl::Time start = absl::Now();
+    scope.Spawn(Into(pool.Parse(raw), out));
+    absl::SleepFor(absl::Milliseconds(400));
+    scope.Cancel();
+    scope.JoinBlocking();
+    EXPECT_LT(absl::Now() - start, absl::Seconds(10));
+    ASSERT_TRUE(out.has_value());
+    EXPECT_TRUE(absl::IsCancelled(out->status())) << out->status();
+    pid_t pid = 0;
+    std::ifstream(pid_file) >> pid;
+    ASSERT_GT(pid, 0);
+    EXPECT_NE(kill(pid, 0), 0);
+  }
+}
+
+TEST_F(ParserPoolTest, AChildOutlivesTheThreadThatStartedIt) {
+  const std::string starts = (directory_ / "starts").string();
+  ParserPool pool(runtime_.executor(), With(Script("echo x >> " + starts + "; exec " PARSER_BINARY " \"$@\"")));
+  {
+    async::Runtime other(1);
+    std::optional<Result> out;
+    async::RunBlocking(other.executor(), Into(pool.Parse(kMail), out));
+    EXPECT_EQ((*out)->subject(), "Hello");
+  }
+  absl::SleepFor(absl::Milliseconds(100));
+  EXPECT_EQ(Parse(pool, kMail).subject(), "Hello");
+  EXPECT_EQ(std::filesystem::file_size(starts), 2u);  // one line
+}
+
+TEST_F(ParserPoolTest, AChildEndsWithItsInput) {
+  EXPECT_EQ(std::system("timeout 20 " PARSER_BINARY " </dev/null >/dev/null"), 0);
+}
+
+// Two children that take long to be told dead, and a loop of one thread that must go on meanwhile.
+TEST_F(ParserPoolTest, WaitingForAnEndLeavesTheLoopAlone) {
+  ParserPool::Options options = With(Script("printf P; exec >/dev/null </dev/null; exec sleep 1000"));
+  options.tries = 1;
+  ParserPool pool(runtime_.executor(), options);
+  async::Runtime loop(1);
+  std::optional<Result> out;
+  absl::Duration longest;
+  auto tick = [&]() -> async::Task<void> {
+    for (int i = 0; i < 100; ++i) {
+      const absl::Time before = absl::Now();
+      EXPECT_TRUE((co_await async::Sleep(absl::Milliseconds(2))).ok());
+      longest = std::max(longest, absl::Now() - before);
+    }
+  };
+  async::TaskScope scope(loop.executor());
+  scope.Spawn(tick());
+  scope.Spawn(Into(pool.Parse(kMail), out));
+  scope.JoinBlocking();
+  EXPECT_TRUE((*out)->undecodable());
+  EXPECT_LT(longest, absl::Milliseconds(40));
+}
+
+#if !defined(__has_feature) || !__has_feature(thread_sanitizer)
+TEST_F(ParserPoolTest, WhatAParserHasNoUseForKillsIt) {
+  setenv("POSTSTELLE_TEST_SECRET", "secret", 1);
+  ParserPool pool(runtime_.executor(), With(PROBE_BINARY));
+  EXPECT_EQ(Parse(pool, "nothing").subject(), "it answered 0");
+  EXPECT_EQ(Parse(pool, "environment").subject(), "empty");
+  unsetenv("POSTSTELLE_TEST_SECRET");
+  for (const char* what : {"open", "fork", "exec", "socket", "kill", "run"}) {
+    const mail::ParsedMail mail = Parse(pool, what);
+    EXPECT_NE(mail.undecodable_reason().find("signal 31"), std::string::npos)  // SIGSYS
+        << what << ": " << mail.undecodable_reason() << mail.subject();
+  }
+}
+#endif
+
+// Charsets are loaded before the sandbox closes; one that is not known is no reason to open a file.
+TEST_F(ParserPoolTest, TheSandboxedParserReadsEveryCharsetAndStumblesOverNone) {
+  ParserPool pool(runtime_.executor(), With(PARSER_BINARY));
+  for (const char* charset : {"iso-8859-2", "koi8-r", "windows-1251", "gb18030", "big5", "shift_jis", "euc-jp",
+                              "iso-2022-jp", "euc-kr", "utf-7", "utf-16", "ibm850", "macintosh", "viscii", "ibm1047",
+                              "EBCDIC-US", "x-nonsense", "INIS", "UTF-8//TRANSLIT"}) {
+    for (const std::string bytes : {"=A4=A2=E4=FC=C4=E3", "=1B$B=243=1B(B"}) {
+      const mail::ParsedMail mail =
+          Parse(pool, std::string("From: =?") + charset + "?q?" + bytes + "?= <a@x.de>\nTo: =?" + charset +
+                          "?b?xOM=?= b@x.de\nSubject: =?" + charset + "?q?" + bytes +
+                          "?=\nContent-Type: multipart/mixed; "
+                          "boundary=b\n\n--b\nContent-Type: text/plain; charset=" +
+                          charset + "\nContent-Transfer-Encoding: quoted-printable\n\n" + bytes +
+                          "\n--b\nContent-Type: application/x; name*=" + charset +
+                          "''%A4%A2\nContent-Disposition: attachment; filename=\"=?" + charset + "?q?" + bytes +
+                          "?=\"\n\nx\n--b--\n");
+      EXPECT_FALSE(mail.undecodable()) << charset << ": " << mail.undecodable_reason();
+      EXPECT_EQ(mail.from(0).address(), "a@x.de") << charset;
+    }
+  }
+  EXPECT_EQ(Parse(pool, "Content-Type: text/plain; charset=koi8-r\n\n\xd0\xd2\xc9\xd7\xc5\xd4").text(), "привет");
+  // Written anew by GMime, which makes up a boundary where there is none.
+  const mail::ParsedMail nested =
+      Parse(pool, "Subject: x\nContent-Type: message/rfc822\n\nSubject: y\nContent-Type: multipart/mixed\n\nx\n");
+  EXPECT_FALSE(nested.undecodable()) << nested.undecodable_reason();
 }
 
 #ifndef POSTSTELLE_SANITIZED
 TEST_F(ParserPoolTest, AMailThatNeedsMoreMemoryThanAllowedCostsOnlyItself) {
-  setenv("POSTSTELLE_PARSER_MEMORY", "200000000", 1);
-  ParserPool pool(runtime_.executor(), With(PARSER_BINARY));
+  ParserPool::Options options = With(PARSER_BINARY);
+  options.max_memory_bytes = 200'000'000;
+  ParserPool pool(runtime_.executor(), options);
   std::string large = kMail;
   large.append(60 << 20, 'x');
   EXPECT_TRUE(Parse(pool, large).undecodable());
   EXPECT_FALSE(Parse(pool, kMail).undecodable());
-  unsetenv("POSTSTELLE_PARSER_MEMORY");
 }
 #endif
 

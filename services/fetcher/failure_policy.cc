@@ -76,6 +76,7 @@ std::string Advice(const std::string& reason) {
   if (reason == "FOLDER_MISSING") return "Check the folder's name, or create it on the server.";
   if (reason == "STARTTLS_MISSING")
     return "Choose TLS, or ask the server's operator; we never fall back to clear text.";
+  if (reason == "PARSER_UNAVAILABLE") return "Nothing is lost; it is tried again by itself once the parser runs.";
   if (reason == "SECRET_UNREADABLE") return "Enter the password again.";
   return "";
 }

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "libs/base/reason.h"
 #include "libs/net/stream.h"
 
 namespace poststelle::fetcher {
@@ -38,6 +39,15 @@ TEST(FailurePolicy, NetworkErrorsKeepTheirKind) {
   EXPECT_EQ(Classify(net::MakeNetError(net::NetError::kCertificateExpired, "expired"), mailbox).reason,
             "CERTIFICATE_EXPIRED");
   EXPECT_EQ(Classify(absl::InternalError("ours"), mailbox).reason, "INTERNAL");
+}
+
+TEST(FailurePolicy, AParserThatCantServeIsNamedAndTriedAgain) {
+  const absl::Status status =
+      WithReason(absl::UnavailableError("the parser /x could not be started"), "PARSER_UNAVAILABLE");
+  const Failure failure = Classify(status, config::v1::Mailbox());
+  EXPECT_EQ(failure.reason, "PARSER_UNAVAILABLE");
+  EXPECT_NE(failure.reason_text.find("/x"), std::string::npos);
+  EXPECT_FALSE(failure.credentials);
 }
 
 }  // namespace

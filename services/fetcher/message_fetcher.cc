@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "libs/base/failpoint.h"
+#include "libs/base/reason.h"
 #include "libs/base/status_macros.h"
 #include "libs/mail/digest.h"
 #include "libs/mail/scan.h"
@@ -33,6 +34,7 @@ struct MessageFetcher::Slot {
   int64_t reserved = 0;  // bytes taken from the memory budget
   Publication publication;
   async::Event parsed;
+  absl::Status parser;  // why it could not be parsed at all; it stays pending then
   std::atomic<bool> done{false};
 };
 
@@ -283,7 +285,15 @@ async::Task<void> MessageFetcher::Parse(std::shared_ptr<Slot> slot) {
     parsed.set_undecodable(true);
     parsed.set_undecodable_reason("Handling it ended several workers; it was published without being decoded.");
   } else {
-    parsed = co_await context_.parser.Parse(slot->raw);
+    absl::StatusOr<mail::ParsedMail> result = co_await context_.parser.Parse(slot->raw);
+    if (!result.ok()) {
+      slot->parser =
+          absl::IsUnavailable(result.status()) ? WithReason(result.status(), "PARSER_UNAVAILABLE") : result.status();
+      slot->done = true;
+      slot->parsed.Notify();
+      co_return;
+    }
+    parsed = *std::move(result);
   }
   Publication& p = slot->publication;
   p.content = MessageFrom(parsed, hold_.folder, uid_validity_, slot->listed);
@@ -297,6 +307,7 @@ async::Task<void> MessageFetcher::Parse(std::shared_ptr<Slot> slot) {
 }
 
 async::Task<absl::Status> MessageFetcher::Finish(Window& window) {
+  absl::Status unparsed;
   std::vector<Unit> units;
   std::vector<std::shared_ptr<Slot>> published;
   for (const std::shared_ptr<Slot>& slot : window) {
@@ -305,12 +316,23 @@ async::Task<absl::Status> MessageFetcher::Finish(Window& window) {
       // Parsing has its own deadline; what is complete is published even when the run is being stopped.
       if (absl::Status s = co_await slot->parsed.Wait(absl::Seconds(1)); absl::IsCancelled(s)) co_return s;
     }
+    if (!slot->parser.ok()) {
+      unparsed = slot->parser;
+      continue;
+    }
     slot->publication.folder = hold_.folder;
     slot->publication.uid_validity = uid_validity_;
     slot->publication.uid = slot->listed.uid;
     published.push_back(slot);
   }
-  if (published.empty()) co_return absl::OkStatus();
+  if (!unparsed.ok()) {
+    // No fault of the messages: an attempt that counted against them would publish them undecoded one day.
+    auto uncount = [this](sql::Transaction& tx) {
+      return UncountAttempts(tx, hold_.folder, context_.committer.holder());
+    };
+    PS_CO_RETURN_IF_ERROR(co_await context_.committer.Commit(hold_, uncount));
+  }
+  if (published.empty()) co_return unparsed;
   for (const std::shared_ptr<Slot>& slot : published) {
     Unit unit;
     unit.hold = &hold_;
@@ -328,7 +350,7 @@ async::Task<absl::Status> MessageFetcher::Finish(Window& window) {
   if (committed.ok()) {
     published_ += static_cast<int>(published.size());
     context_.metrics.published.Increment(static_cast<double>(published.size()));
-    co_return absl::OkStatus();
+    co_return unparsed;
   }
   for (size_t i = 0; i < units.size(); ++i) {
     const absl::Status& result = units[i].result;
@@ -350,7 +372,7 @@ async::Task<absl::Status> MessageFetcher::Finish(Window& window) {
     };
     PS_CO_RETURN_IF_ERROR(co_await context_.committer.Commit(hold_, set_aside));
   }
-  co_return absl::OkStatus();
+  co_return unparsed;
 }
 
 }  // namespace poststelle::fetcher
