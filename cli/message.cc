@@ -60,11 +60,15 @@ async::Task<void> ParseAll(parsing::ParserPool& pool, const ParseJob& job, int& 
       continue;
     }
     const std::string raw((std::istreambuf_iterator<char>(in)), {});
-    const mail::ParsedMail parsed = co_await pool.Parse(raw);
-    if (job.jsonl) {
-      std::cout << parsing::ToJsonLine(id, parsed) << "\n";
+    const absl::StatusOr<mail::ParsedMail> parsed = co_await pool.Parse(raw);
+    if (!parsed.ok()) {
+      const std::string reason(parsed.status().message());
+      std::cout << (job.jsonl ? parsing::ErrorLine(id, reason) : Escape(id) + ": " + Escape(reason)) << "\n";
+      exit_code = 1;
+    } else if (job.jsonl) {
+      std::cout << parsing::ToJsonLine(id, *parsed) << "\n";
     } else {
-      PrintMail(id, parsed);
+      PrintMail(id, *parsed);
     }
   }
 }
