@@ -177,7 +177,8 @@ TEST_F(ParserPoolTest, WaitingForAnEndLeavesTheLoopAlone) {
   scope.Spawn(Into(pool.Parse(kMail), out));
   scope.JoinBlocking();
   EXPECT_TRUE((*out)->undecodable());
-  EXPECT_LT(longest, absl::Milliseconds(40));
+  // Generous for a loaded machine; the child is given much longer to end.
+  EXPECT_LT(longest, absl::Milliseconds(500));
 }
 
 #if !defined(__has_feature) || !__has_feature(thread_sanitizer)

@@ -1,5 +1,7 @@
 #include "services/fetcher/listing.h"
 
+#include <cstdlib>
+
 #include "absl/strings/str_cat.h"
 
 namespace poststelle::fetcher {
@@ -11,7 +13,7 @@ ListingRules RulesFor(const config::v1::Mailbox& mailbox, const Cursor& cursor, 
   rules.unlimited_age = options.unlimited_age();
   rules.max_age = absl::Hours(24) * (options.max_age_days() > 0 ? options.max_age_days() : 30);
   rules.first_listing = cursor.reference_ms == 0 || cursor.enable_generation != mailbox.enable_generation();
-  rules.reference = rules.first_listing ? now : absl::FromUnixMillis(cursor.reference_ms);
+  rules.reference = rules.first_listing ? now : absl::FromUnixMillis(std::abs(cursor.reference_ms));
   return rules;
 }
 
