@@ -1,6 +1,7 @@
 #include "services/fetcher/fetch_run.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <unordered_set>
 
 #include "absl/strings/str_cat.h"
@@ -104,8 +105,10 @@ async::Task<absl::Status> FetchRun::LoadCursor() {
     cursor_.watermark = 0;
     hold_.blamed.clear();  // these UIDs name other messages now
     cursor_.highest_modseq = 0;
+    // Committed with the first part of the relisting: whoever goes on after an interruption still recognises mail.
+    cursor_.reference_ms = -std::abs(cursor_.reference_ms);
   }
-  const bool complete = cursor_.uid_validity == validity && !rules_.first_listing;
+  const bool complete = cursor_.uid_validity == validity && !rules_.first_listing && cursor_.reference_ms > 0;
   if (complete) co_return absl::OkStatus();
   sql::Work work = [this, validity](sql::Transaction& tx) -> async::Task<absl::Status> {
     PS_CO_ASSIGN_OR_RETURN(recognise_, co_await HasOlderIdentities(tx, folder(), validity));
@@ -117,7 +120,7 @@ async::Task<absl::Status> FetchRun::LoadCursor() {
 
 async::Task<absl::Status> FetchRun::List() {
   const imap::FolderState& state = open_.state;
-  const bool known = cursor_.uid_validity == state.uid_validity && !rules_.first_listing;
+  const bool known = cursor_.uid_validity == state.uid_validity && !rules_.first_listing && cursor_.reference_ms > 0;
   const bool nothing_new = state.exists == 0 || (state.uid_next != 0 && state.uid_next <= cursor_.watermark + 1);
   if (!nothing_new) {
     // Windows bound the memory of a first poll; the last one is open-ended, for mail that arrives meanwhile and for

@@ -62,5 +62,13 @@ TEST(Listing, UnlimitedAgeTakesEverything) {
   EXPECT_EQ(Decide(RulesFor(mailbox, Cursor{}, kNow), {1, 1, 0, false}).kind, Decision::Kind::kPending);
 }
 
+TEST(Listing, AnInterruptedRelistingKeepsItsReference) {
+  Cursor cursor = Listed(kNow - absl::Hours(48));
+  cursor.reference_ms = -cursor.reference_ms;
+  const ListingRules rules = RulesFor(Mailbox(), cursor, kNow);
+  EXPECT_FALSE(rules.first_listing);
+  EXPECT_EQ(rules.reference, kNow - absl::Hours(48));
+}
+
 }  // namespace
 }  // namespace poststelle::fetcher
