@@ -98,11 +98,6 @@ class Connection : public Transaction {
     return ToStatus(sqlite3_exec(db_, sql.c_str(), nullptr, nullptr, nullptr), db_, doing);
   }
 
-  absl::Status Begin(const std::string& how) {
-    PS_RETURN_IF_ERROR(Plain(how, "begin"));
-    return absl::OkStatus();
-  }
-
   // Commits, or rolls back what `status` condemned.
   absl::Status End(absl::Status status) {
     // After some errors (disk full, out of memory) SQLite has rolled back by itself: then there is nothing to commit,
@@ -262,7 +257,7 @@ class Lane {
   async::Task<void> RunInto(const Work& work, absl::Status& result) {
     result = co_await turn_.Acquire(1);
     if (!result.ok()) co_return;
-    result = connection_.Begin(begin_);
+    result = connection_.Plain(begin_, "begin");
     if (result.ok()) {
       absl::Status status = co_await work(connection_);
       result = connection_.End(std::move(status));

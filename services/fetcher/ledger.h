@@ -42,8 +42,8 @@ struct Cursor {
   uint32_t uid_validity = 0;  // 0: never listed
   uint32_t watermark = 0;     // every UID up to it is decided
   uint64_t highest_modseq = 0;
-  int64_t reference_ms =
-      0;  // start of the last complete listing; 0: none yet; below 0: its negative, a relisting is going on
+  // Start of the last complete listing; 0: none yet; below 0: its negative, while a relisting is going on.
+  int64_t reference_ms = 0;
   int64_t enable_generation = 0;
   bool operator==(const Cursor&) const = default;
 };

@@ -325,13 +325,6 @@ async::Task<absl::Status> MessageFetcher::Finish(Window& window) {
     slot->publication.uid = slot->listed.uid;
     published.push_back(slot);
   }
-  if (!unparsed.ok()) {
-    // No fault of the messages: an attempt that counted against them would publish them undecoded one day.
-    auto uncount = [this](sql::Transaction& tx) {
-      return UncountAttempts(tx, hold_.folder, context_.committer.holder());
-    };
-    PS_CO_RETURN_IF_ERROR(co_await context_.committer.Commit(hold_, uncount));
-  }
   if (published.empty()) co_return unparsed;
   for (const std::shared_ptr<Slot>& slot : published) {
     Unit unit;

@@ -235,6 +235,20 @@ async::Task<void> Worker::Fetch(Running& running, MailboxRef mailbox) {
   running.report = co_await RunFetch(context_, std::move(mailbox), *running.hold, running.stop);
 }
 
+// Takes back the attempts that this process counted for the mailbox. Without a fence it counted none.
+async::Task<void> Worker::Uncount(Running& running) {
+  if (running.hold->fence == 0) co_return;
+  const FolderKey folder = running.hold->folder;
+  auto uncount = [this, folder](sql::Transaction& tx) {
+    return UncountAttempts(tx, folder, context_.committer.holder());
+  };
+  absl::Status uncounted = co_await context_.committer.Commit(*running.hold, uncount);
+  if (!uncounted.ok()) {
+    observe::Log(observe::Level::kInfo, "poll.uncount_failed",
+                 {{"mailbox", running.mailbox_id}, {"error", std::string(uncounted.message())}});
+  }
+}
+
 // Polls once; returns when to poll again.
 async::Task<absl::Duration> Worker::Poll(Running& running, const MailboxRef& mailbox) {
   const absl::Time started = absl::Now();
@@ -258,16 +272,7 @@ async::Task<absl::Duration> Worker::Poll(Running& running, const MailboxRef& mai
   const absl::Status& status = report.status();
   if (running.stop || absl::IsCancelled(status)) {
     // An orderly end is no death: what was counted as begun is taken back (I4).
-    const FolderKey folder = running.hold->folder;
-    auto uncount = [this, folder](sql::Transaction& tx) {
-      return UncountAttempts(tx, folder, context_.committer.holder());
-    };
-    absl::Status uncounted =
-        running.hold->fence == 0 ? absl::OkStatus() : co_await context_.committer.Commit(*running.hold, uncount);
-    if (!uncounted.ok()) {
-      observe::Log(observe::Level::kInfo, "poll.uncount_failed",
-                   {{"mailbox", running.mailbox_id}, {"error", std::string(uncounted.message())}});
-    }
+    co_await Uncount(running);
     running.hold->cursor_known = false;
     running.hold->fence = 0;
     co_return absl::ZeroDuration();
@@ -281,17 +286,7 @@ async::Task<absl::Duration> Worker::Poll(Running& running, const MailboxRef& mai
     co_return absl::Seconds(1);
   }
   // This process lives: what it began and could not finish was no death (I4), whoever tries next.
-  if (running.hold->fence != 0 && !running.hold->lost) {
-    const FolderKey folder = running.hold->folder;
-    auto uncount = [this, folder](sql::Transaction& tx) {
-      return UncountAttempts(tx, folder, context_.committer.holder());
-    };
-    absl::Status uncounted = co_await context_.committer.Commit(*running.hold, uncount);
-    if (!uncounted.ok()) {
-      observe::Log(observe::Level::kInfo, "poll.uncount_failed",
-                   {{"mailbox", running.mailbox_id}, {"error", std::string(uncounted.message())}});
-    }
-  }
+  if (!running.hold->lost) co_await Uncount(running);
   // Whatever was in hand, the next poll reads the cursor anew.
   running.hold->cursor_known = false;
   running.hold->fence = 0;

@@ -42,6 +42,7 @@ class Worker {
   async::Task<absl::Status> RegisterAll();
   async::Task<void> RunOne(std::shared_ptr<Running> running, MailboxRef mailbox);
   async::Task<void> Fetch(Running& running, MailboxRef mailbox);
+  async::Task<void> Uncount(Running& running);
   async::Task<absl::Duration> Poll(Running& running, const MailboxRef& mailbox);
   size_t free_sessions() const;
 
