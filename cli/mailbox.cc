@@ -128,6 +128,16 @@ void Print(const Context& context, const Mailbox& m) {
        {"etag", m.etag()}});
 }
 
+// Report, and how to give a password that the service asks for.
+int ReportChange(const grpc::Status& status) {
+  const int exit_code = Report(status);
+  for (const rpc::Violation& v : rpc::ViolationsOf(status)) {
+    if (v.field != "mailbox.password_authentication.password") continue;
+    std::cerr << "give it with --password-stdin, --password-file FILE or in POSTSTELLE_MAILBOX_PASSWORD\n";
+  }
+  return exit_code;
+}
+
 int Create(const Context& context, const MailboxOptions& o) {
   config::v1::CreateMailboxRequest request;
   std::vector<std::string> paths;
@@ -142,7 +152,7 @@ int Create(const Context& context, const MailboxOptions& o) {
   const grpc::Status status =
       MailboxService::NewStub(context.config())->CreateMailbox(Call().get(), request, &response);
   if (status.ok()) Print(context, response.mailbox());
-  return Report(status);
+  return ReportChange(status);
 }
 
 int Update(const Context& context, const std::string& what, const MailboxOptions& o) {
@@ -162,7 +172,7 @@ int Update(const Context& context, const std::string& what, const MailboxOptions
   const grpc::Status status =
       MailboxService::NewStub(context.config())->UpdateMailbox(Call().get(), request, &response);
   if (status.ok()) Print(context, response.mailbox());
-  return Report(status);
+  return ReportChange(status);
 }
 
 int List(const Context& context) {
