@@ -5,6 +5,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "libs/base/ids.h"
+#include "libs/base/page_budget.h"
 #include "libs/base/status_macros.h"
 #include "libs/rpc/page_token.h"
 #include "libs/rpc/server_stream.h"
@@ -213,9 +214,10 @@ async::Task<grpc::Status> MailboxService::List(const v1::ListMailboxesRequest& r
   if (!violations.empty()) co_return rpc::InvalidFields(violations);
   absl::StatusOr<std::vector<v1::Mailbox>> found = co_await store_.List(*after, *size + 1);
   if (!found.ok()) co_return rpc::FromAbsl(found.status());
+  PageBudget budget;
   for (v1::Mailbox& mailbox : *found) {
-    if (response.mailboxes_size() == *size) {
-      const std::string last = NameKey(response.mailboxes(*size - 1).display_name());
+    if (response.mailboxes_size() == *size || !budget.Take(mailbox.ByteSizeLong())) {
+      const std::string last = NameKey(response.mailboxes(response.mailboxes_size() - 1).display_name());
       response.set_next_page_token(rpc::MakePageToken(epoch_, "mailboxes", last));
       break;
     }

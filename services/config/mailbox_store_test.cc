@@ -133,6 +133,31 @@ TEST_F(StoreTest, TheHistoryKeepsItsLengthAndItsNewestEntry) {
   EXPECT_TRUE(absl::IsOutOfRange(Await(store.ReadChanges(2)).status()));
 }
 
+TEST_F(StoreTest, APageOfLargeMailboxesFitsIntoAnAnswer) {
+  constexpr int kMailboxes = 70;
+  Migrate();
+  MailboxStore store(*database_, 100);
+  for (int i = 0; i < kMailboxes; ++i) {
+    StoredMailbox mailbox = Mailbox(absl::StrCat("box-", i));
+    mailbox.mailbox.mutable_connection()->set_ca_certificates_pem(std::string(64 << 10, 'p'));
+    ASSERT_TRUE(Await(store.Create(std::move(mailbox), {})).ok());
+  }
+  Served served(*this, store);
+  v1::ListMailboxesRequest request;
+  request.set_page_size(1000);
+  int seen = 0;
+  do {
+    grpc::ClientContext context;
+    v1::ListMailboxesResponse page;
+    const grpc::Status status = served.stub->ListMailboxes(&context, request, &page);
+    ASSERT_TRUE(status.ok()) << status.error_message();
+    EXPECT_LT(page.ByteSizeLong(), size_t{4} << 20);
+    seen += page.mailboxes_size();
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty());
+  EXPECT_EQ(seen, kMailboxes);
+}
+
 TEST_F(StoreTest, AWatcherReceivesTenThousandMailboxes) {
   constexpr int kMailboxes = 10'000;
   Migrate();
