@@ -37,13 +37,14 @@ void AddOptions(CLI::App* command, MailboxOptions& o) {
   command->add_option("--password-file", o.password_file, "File that holds the password")->check(CLI::ExistingFile);
   command->add_flag("--password-stdin", o.password_stdin, "Read the password from standard input");
   command->add_option("--folder", o.folder, "Folder (default INBOX)");
-  command->add_option("--max-age-days", o.max_age_days, "Oldest mail to import, in days");
-  command->add_flag("--unlimited-age", o.unlimited_age, "Import mail of any age");
+  // Of two that contradict each other neither wins silently.
+  CLI::Option* max_age = command->add_option("--max-age-days", o.max_age_days, "Oldest mail to import, in days");
+  command->add_flag("--unlimited-age", o.unlimited_age, "Import mail of any age")->excludes(max_age);
   command->add_option("--interval", o.interval, "Time between polls, like 5m");
-  command->add_flag("--also-read", o.also_read, "Import mail that is read already, too");
-  command->add_flag("--unread-only", o.unread_only, "Import unread mail only");
-  command->add_flag("--disabled", o.disabled, "Do not poll");
-  command->add_flag("--enabled", o.enabled, "Poll");
+  CLI::Option* also_read = command->add_flag("--also-read", o.also_read, "Import mail that is read already, too");
+  command->add_flag("--unread-only", o.unread_only, "Import unread mail only")->excludes(also_read);
+  CLI::Option* disabled = command->add_flag("--disabled", o.disabled, "Do not poll");
+  command->add_flag("--enabled", o.enabled, "Poll")->excludes(disabled);
 }
 
 std::string ReadFile(const std::string& path) {

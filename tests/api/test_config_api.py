@@ -131,6 +131,13 @@ def test_a_stored_password_is_not_sent_elsewhere(stack):
     assert b"imap2.example.org" in done.stdout
 
 
+@pytest.mark.parametrize("flags", (("--enabled", "--disabled"), ("--also-read", "--unread-only"),
+                                   ("--unlimited-age", "--max-age-days", "3")))
+def test_the_command_line_refuses_contradictions(stack, flags):
+    done = stack.cli("mailbox", "update", "whatever", *flags, check=False)
+    assert done.returncode == 2 and b"excludes" in done.stderr
+
+
 def rotate_key(path, keep_old):
     with open(path) as f:
         old = f.read()
