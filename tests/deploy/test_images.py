@@ -66,7 +66,8 @@ class ServiceInImage(Service):
         given = dict(argument.split("=", 1) for argument in container["args"])
         given.update({"--listen": "127.0.0.1:0", "--metrics-address": "127.0.0.1:0", "--port-file": f"{STATE}/{name}.port"}, **changes)
         self.arguments = [f"{flag}={value}" for flag, value in given.items()]
-        self.settings = {v["name"]: env[v["name"]] for v in container["env"]}
+        # SQLite, which the base does not use, wants a folder for its temporary files.
+        self.settings = {"SQLITE_TMPDIR": STATE, **{v["name"]: env[v["name"]] for v in container["env"]}}
         self.mounts = {target: mount_secret(os.path.join(folder, f"{name}-{i}"), content)
                        for i, (target, content) in enumerate(files.items())}
         assert set(self.mounts) == {m["mountPath"] for m in container["volumeMounts"]}
