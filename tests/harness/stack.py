@@ -37,13 +37,15 @@ class Service:
         self.port = port
         self.process = None
 
+    def argv(self, port_file):
+        return [binary(self.program), "--listen", f"127.0.0.1:{self.port}", "--metrics-address", "127.0.0.1:0", "--port-file",
+                port_file, *self.arguments]
+
     def start(self, env=None, wait=True):
         port_file = os.path.join(self.folder, f"{self.name}.port")
         if os.path.exists(port_file):
             os.remove(port_file)
-        argv = [binary(self.program), "--listen", f"127.0.0.1:{self.port}", "--metrics-address", "127.0.0.1:0", "--port-file",
-                port_file, *self.arguments]
-        self.process = Process(self.name, argv, self.folder, {**self.env, **(env or {})})
+        self.process = Process(self.name, self.argv(port_file), self.folder, {**self.env, **(env or {})})
         if not wait:
             return
         def ready():
