@@ -51,22 +51,20 @@ EncodedBlob Encode(std::string_view raw) {
   return blob;
 }
 
-async::Task<absl::Status> Put(sql::Transaction& tx, const EncodedBlob& blob) {
-  std::vector<sql::Value> head{sql::Blob{blob.sha256}, blob.size, int64_t{blob.codec},
-                               static_cast<int64_t>(blob.chunks.size())};
-  PS_CO_ASSIGN_OR_RETURN(
-      sql::Result inserted,
-      co_await tx.Execute("INSERT INTO raw_message (sha256, size, codec, chunks) VALUES ($1, $2, $3, $4) "
-                          "ON CONFLICT DO NOTHING",
-                          std::move(head)));
-  if (inserted.changed == 0) co_return absl::OkStatus();
+void AppendPut(const EncodedBlob& blob, std::vector<sql::Statement>& statements) {
+  statements.push_back(
+      {"INSERT INTO raw_message (sha256, size, codec, chunks) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+       {sql::Blob{blob.sha256}, blob.size, int64_t{blob.codec}, static_cast<int64_t>(blob.chunks.size())}});
   for (size_t i = 0; i < blob.chunks.size(); ++i) {
-    std::vector<sql::Value> row{sql::Blob{blob.sha256}, static_cast<int64_t>(i), sql::Blob{blob.chunks[i]}};
-    PS_CO_RETURN_IF_ERROR(
-        (co_await tx.Execute("INSERT INTO raw_chunk (sha256, idx, bytes) VALUES ($1, $2, $3)", std::move(row)))
-            .status());
+    statements.push_back({"INSERT INTO raw_chunk (sha256, idx, bytes) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+                          {sql::Blob{blob.sha256}, static_cast<int64_t>(i), sql::Blob{blob.chunks[i]}}});
   }
-  co_return absl::OkStatus();
+}
+
+async::Task<absl::Status> Put(sql::Transaction& tx, const EncodedBlob& blob) {
+  std::vector<sql::Statement> statements;
+  AppendPut(blob, statements);
+  co_return (co_await tx.ExecuteAll(std::move(statements))).status();
 }
 
 async::Task<absl::StatusOr<BlobInfo>> Stat(sql::Transaction& tx, const std::string& sha256) {

@@ -1,9 +1,9 @@
 // The schedule of leases in Redis (DESIGN §4). Losing it costs a late poll, never a mail.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -25,46 +25,66 @@ struct Claimed {
 };
 struct ClaimResult {
   std::vector<Claimed> claims;
-  std::optional<absl::Duration> next_due_in;  // until the shard's next one; empty if there is none
+  std::optional<absl::Duration> next_due_in;  // until this worker may find something here; empty: nothing is scheduled
   bool wiped = false;                         // nobody has filled this shard since Redis lost its memory
+  int64_t members = 0;                        // mailboxes of this shard
+  int64_t held = 0;                           // of these, how many this worker held last
+  int workers = 0;                            // that claimed here within a lease time, this one included
 };
 enum class RenewAnswer { kRenewed, kLost, kAbsent };
 
+// A lease that ends: due again after `delay`, at once if it was touched meanwhile.
+struct Finished {
+  std::string id;
+  absl::Duration delay;
+  bool keep = true;  // stay its preferred worker; false hands it to whoever holds too few
+};
+// A mailbox that is to be in the schedule.
+struct Member {
+  std::string id;
+  absl::Duration delay;  // until it is due, if it is new
+  bool mine = false;     // this worker polled it last: it takes its place again, whatever others proposed meanwhile
+};
+
 // Thread-safe. Errors are those of redis::Commands; every call may be repeated.
+//
+// Whose turn it is. The worker that polled a mailbox last claims it as soon as it is due; a mailbox whose last worker
+// is gone, or that was given up, goes to any worker that holds less than its share. Others wait kGrace, those who hold
+// their share already 2 × kGrace: so whoever is late, somebody comes.
 class Schedule {
  public:
+  static constexpr absl::Duration kGrace = absl::Milliseconds(200);
+
   virtual ~Schedule() = default;
-  // Takes up to `max` due members of `shard` for the lease time.
-  virtual async::Task<absl::StatusOr<ClaimResult>> Claim(int shard, int max) = 0;
+  // Takes up to `max` members of `shard` that are due and this worker's turn, for the lease time. `hungry`: it holds
+  // less than its share. Counts as a sign of life of this worker.
+  virtual async::Task<absl::StatusOr<ClaimResult>> Claim(int shard, int max, bool hungry) = 0;
   // Extends the leases; one answer for each id.
   virtual async::Task<absl::StatusOr<std::vector<RenewAnswer>>> Renew(std::vector<std::string> ids) = 0;
-  // Ends a lease of ours: due again after `delay`, at once if it was touched meanwhile. Nothing if somebody else holds
-  // it.
-  virtual async::Task<absl::Status> Done(std::string id, absl::Duration delay) = 0;
-  // Hands a lease of ours over at once.
-  virtual async::Task<absl::Status> Release(std::string id) = 0;
-  // Adds members that are not there yet, due after their delay. `complete`: these are all there are, so the shards
-  // count as filled from now on (see ClaimResult::wiped).
-  virtual async::Task<absl::Status> Register(std::vector<std::pair<std::string, absl::Duration>> members,
-                                             bool complete) = 0;
-  // Due now, or as soon as its present holder is done.
+  // Ends leases of ours. Nothing where somebody else holds it.
+  virtual async::Task<absl::Status> Done(std::vector<Finished> finished) = 0;
+  // Adds members that are not there yet. `complete`: these are all there are, so the shards count as filled from now on
+  // (see ClaimResult::wiped).
+  virtual async::Task<absl::Status> Register(std::vector<Member> members, bool complete) = 0;
+  // Due now, or as soon as its present poll is done.
   virtual async::Task<absl::Status> Touch(std::string id) = 0;
   virtual async::Task<absl::Status> Remove(std::string id) = 0;
+  // This worker takes no more: what it held is anybody's at once.
+  virtual async::Task<absl::Status> Leave() = 0;
 };
 
 class RedisSchedule : public Schedule {
  public:
-  // `holder` names this process start.
+  // `holder` names this process start; short, because Redis keeps it once a mailbox.
   RedisSchedule(redis::Commands& redis, std::string holder, absl::Duration lease)
       : redis_(redis), holder_(std::move(holder)), lease_(lease) {}
-  async::Task<absl::StatusOr<ClaimResult>> Claim(int shard, int max) override;
+  async::Task<absl::StatusOr<ClaimResult>> Claim(int shard, int max, bool hungry) override;
   async::Task<absl::StatusOr<std::vector<RenewAnswer>>> Renew(std::vector<std::string> ids) override;
-  async::Task<absl::Status> Done(std::string id, absl::Duration delay) override;
-  async::Task<absl::Status> Release(std::string id) override;
-  async::Task<absl::Status> Register(std::vector<std::pair<std::string, absl::Duration>> members,
-                                     bool complete) override;
+  async::Task<absl::Status> Done(std::vector<Finished> finished) override;
+  async::Task<absl::Status> Register(std::vector<Member> members, bool complete) override;
   async::Task<absl::Status> Touch(std::string id) override;
   async::Task<absl::Status> Remove(std::string id) override;
+  async::Task<absl::Status> Leave() override;
 
  private:
   redis::Commands& redis_;

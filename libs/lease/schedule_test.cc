@@ -10,6 +10,7 @@
 #include <csignal>
 #include <optional>
 
+#include "libs/lease/connection_limits.h"
 #include "libs/net/dialer.h"
 #include "libs/redis/client.h"
 
@@ -26,6 +27,11 @@ uint16_t FreePort() {
   getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size);
   close(fd);
   return ntohs(address.sin_port);
+}
+
+async::Task<bool> Swept(ConnectionLimits& limits) {
+  co_await limits.Sweep();
+  co_return true;
 }
 
 template <typename T>
@@ -70,11 +76,23 @@ class ScheduleTest : public ::testing::Test {
     async::RunBlocking(runtime_.executor(), Into(std::move(task), out));
     return std::move(*out);
   }
-  absl::Status Register(const std::string& id) { return Await(one_.Register({{id, absl::ZeroDuration()}}, true)); }
+  absl::Status Register(const std::string& id) {
+    return Await(one_.Register({Member{id, absl::ZeroDuration(), false}}, true));
+  }
   ClaimResult Claim(RedisSchedule& schedule, const std::string& id) {
-    auto result = Await(schedule.Claim(ShardOf(id), 10));
+    auto result = Await(schedule.Claim(ShardOf(id), 10, true));
     EXPECT_TRUE(result.ok()) << result.status();
     return result.ok() ? *result : ClaimResult{};
+  }
+
+  // Claims until it is this one's turn.
+  ClaimResult ClaimPatiently(RedisSchedule& schedule, const std::string& id) {
+    ClaimResult result;
+    for (int i = 0; i < 500 && result.claims.empty(); ++i) {
+      usleep(10'000);
+      result = Claim(schedule, id);
+    }
+    return result;
   }
 
   static constexpr absl::Duration kLease = absl::Seconds(30);
@@ -101,24 +119,24 @@ TEST_F(ScheduleTest, OneClaimsWhatIsDueAndTheOtherDoesNot) {
 TEST_F(ScheduleTest, TheFormerHolderIsToldThatNobodyCameBetween) {
   ASSERT_TRUE(Register("a").ok());
   ASSERT_EQ(Claim(one_, "a").claims.size(), 1u);
-  ASSERT_TRUE(Await(one_.Done("a", absl::ZeroDuration())).ok());
+  ASSERT_TRUE(Await(one_.Done({Finished{"a", absl::ZeroDuration(), true}})).ok());
   ClaimResult again = Claim(one_, "a");
   ASSERT_EQ(again.claims.size(), 1u);
   EXPECT_TRUE(again.claims[0].unbroken);
-  ASSERT_TRUE(Await(one_.Done("a", absl::ZeroDuration())).ok());
-  ASSERT_EQ(Claim(two_, "a").claims.size(), 1u);
-  EXPECT_FALSE(Claim(one_, "a").claims.size());
+  ASSERT_TRUE(Await(one_.Done({Finished{"a", absl::ZeroDuration(), true}})).ok());
+  // While it is late, others come.
+  EXPECT_TRUE(Claim(two_, "a").claims.empty());
+  ClaimResult taken = ClaimPatiently(two_, "a");
+  ASSERT_EQ(taken.claims.size(), 1u);
+  EXPECT_GE(taken.claims[0].late, Schedule::kGrace);
+  EXPECT_TRUE(Claim(one_, "a").claims.empty());
 }
 
 TEST_F(ScheduleTest, ADeadHoldersMailboxBecomesDueByItself) {
   RedisSchedule dead(redis_, "dead", absl::Milliseconds(50));
   ASSERT_TRUE(Register("a").ok());
   ASSERT_EQ(Claim(dead, "a").claims.size(), 1u);
-  ClaimResult taken;
-  for (int i = 0; i < 100 && taken.claims.empty(); ++i) {
-    usleep(10'000);
-    taken = Claim(two_, "a");
-  }
+  ClaimResult taken = ClaimPatiently(two_, "a");
   ASSERT_EQ(taken.claims.size(), 1u);
   EXPECT_FALSE(taken.claims[0].unbroken);
 }
@@ -136,21 +154,21 @@ TEST_F(ScheduleTest, AChangeDuringAPollMakesItDueAtItsEnd) {
   ASSERT_EQ(Claim(one_, "a").claims.size(), 1u);
   ASSERT_TRUE(Await(two_.Touch("a")).ok());
   EXPECT_TRUE(Claim(two_, "a").claims.empty());
-  ASSERT_TRUE(Await(one_.Done("a", absl::Hours(1))).ok());
+  ASSERT_TRUE(Await(one_.Done({Finished{"a", absl::Hours(1), true}})).ok());
   EXPECT_EQ(Claim(one_, "a").claims.size(), 1u);
 }
 
 TEST_F(ScheduleTest, AnIntervalOfAWeekIsKept) {
   ASSERT_TRUE(Register("a").ok());
   ASSERT_EQ(Claim(one_, "a").claims.size(), 1u);
-  ASSERT_TRUE(Await(one_.Done("a", absl::Hours(24 * 7))).ok());
+  ASSERT_TRUE(Await(one_.Done({Finished{"a", absl::Hours(24 * 7), true}})).ok());
   EXPECT_GT(Claim(one_, "a").next_due_in.value_or(absl::ZeroDuration()), absl::Hours(24 * 6));
 }
 
 TEST_F(ScheduleTest, ReleaseHandsOverAtOnceAndRemoveForgets) {
   ASSERT_TRUE(Register("a").ok());
   ASSERT_EQ(Claim(one_, "a").claims.size(), 1u);
-  ASSERT_TRUE(Await(one_.Release("a")).ok());
+  ASSERT_TRUE(Await(one_.Done({Finished{"a", absl::ZeroDuration(), false}})).ok());
   EXPECT_EQ(Claim(two_, "a").claims.size(), 1u);
   ASSERT_TRUE(Await(two_.Remove("a")).ok());
   EXPECT_FALSE(Claim(two_, "a").next_due_in.has_value());
@@ -169,9 +187,104 @@ TEST_F(ScheduleTest, AWipeIsNoticedAndForgottenScriptsAreSentAgain) {
 TEST_F(ScheduleTest, ARestartOfRedisIsSurvived) {
   ASSERT_TRUE(Register("a").ok());
   StopRedis();
-  EXPECT_FALSE(Await(one_.Claim(ShardOf("a"), 1)).ok());
+  EXPECT_FALSE(Await(one_.Claim(ShardOf("a"), 1, true)).ok());
   StartRedis();
   EXPECT_TRUE(Claim(one_, "a").wiped);
+}
+
+TEST_F(ScheduleTest, WhatAGoneWorkerHeldIsAnybodysAtOnce) {
+  ASSERT_TRUE(Register("a").ok());
+  ASSERT_EQ(Claim(one_, "a").claims.size(), 1u);
+  ASSERT_TRUE(Await(one_.Done({Finished{"a", absl::ZeroDuration(), true}})).ok());
+  EXPECT_TRUE(Claim(two_, "a").claims.empty());
+  ASSERT_TRUE(Await(one_.Leave()).ok());
+  EXPECT_EQ(Claim(two_, "a").claims.size(), 1u);
+}
+
+TEST_F(ScheduleTest, WhoHoldsItsShareLeavesWhatIsGivenUpToTheHungry) {
+  ASSERT_TRUE(Register("a").ok());
+  auto full = Await(one_.Claim(ShardOf("a"), 10, false));
+  ASSERT_TRUE(full.ok()) << full.status();
+  EXPECT_TRUE(full->claims.empty());
+  ClaimResult hungry = Claim(two_, "a");
+  ASSERT_EQ(hungry.claims.size(), 1u);
+  EXPECT_EQ(hungry.members, 1);
+  EXPECT_EQ(hungry.held, 1);
+  EXPECT_EQ(hungry.workers, 2);
+  ASSERT_TRUE(Await(two_.Done({Finished{"a", absl::ZeroDuration(), false}})).ok());
+  EXPECT_EQ(Await(two_.Claim(ShardOf("a"), 0, true))->held, 0);
+  // Nobody hungry comes: then the full one.
+  EXPECT_EQ(ClaimPatiently(one_, "a").claims.size(), 1u);
+}
+
+TEST_F(ScheduleTest, AfterAWipeAHolderTakesItsPlaceAgainOverWhatOthersProposed) {
+  ASSERT_TRUE(Register("a").ok());
+  ASSERT_EQ(Claim(one_, "a").claims.size(), 1u);
+  ASSERT_TRUE(Await(redis_.Command({"FLUSHALL"})).ok());
+  ASSERT_TRUE(Await(two_.Register({Member{"a", absl::ZeroDuration(), false}}, true)).ok());
+  ASSERT_TRUE(Await(one_.Register({Member{"a", absl::Hours(1), true}}, true)).ok());
+  EXPECT_TRUE(Claim(two_, "a").claims.empty());
+  EXPECT_EQ(Await(one_.Renew({"a"})).value(), std::vector<RenewAnswer>{RenewAnswer::kRenewed});
+}
+
+TEST_F(ScheduleTest, AChangeWhileItIsIdleMakesItDueAtOnce) {
+  ASSERT_TRUE(Register("a").ok());
+  ASSERT_EQ(Claim(one_, "a").claims.size(), 1u);
+  ASSERT_TRUE(Await(one_.Done({Finished{"a", absl::Seconds(5), true}})).ok());
+  ASSERT_TRUE(Await(two_.Touch("a")).ok());
+  EXPECT_EQ(Claim(one_, "a").claims.size(), 1u);
+}
+
+class ConnectionLimitsTest : public ScheduleTest {
+ protected:
+  static ConnectionLimitOptions Options() {
+    ConnectionLimitOptions options;
+    options.per_host = 3;
+    options.per_account = 2;
+    options.lease = absl::Milliseconds(600);
+    return options;
+  }
+  absl::StatusOr<ConnectionLimits::Permit> Take(ConnectionLimits& limits, const std::string& account,
+                                                absl::Duration patience = absl::Milliseconds(10)) {
+    return Await(limits.Acquire("mail.example.org", account, patience));
+  }
+  ConnectionLimits here_{runtime_.executor(), redis_, "here", Options()};
+  ConnectionLimits there_{runtime_.executor(), redis_, "there", Options()};
+};
+
+TEST_F(ConnectionLimitsTest, WorkersTogetherKeepToHostAndAccount) {
+  auto one = Take(here_, "a");
+  auto two = Take(there_, "a");
+  ASSERT_TRUE(one.ok() && two.ok());
+  EXPECT_TRUE(absl::IsResourceExhausted(Take(here_, "a").status()));  // the account
+  auto three = Take(here_, "b");
+  ASSERT_TRUE(three.ok());
+  EXPECT_TRUE(absl::IsResourceExhausted(Take(there_, "c").status()));  // the host
+  // A place that is freed here is found there, once its holder has given it back.
+  *three = ConnectionLimits::Permit();
+  usleep(1'100'000);
+  Await(Swept(here_));
+  EXPECT_TRUE(Take(there_, "c", absl::Seconds(5)).ok());
+}
+
+TEST_F(ConnectionLimitsTest, ADeadWorkersConnectionsAreForgotten) {
+  std::vector<ConnectionLimits::Permit> held;
+  for (const char* account : {"a", "b", "c"}) {
+    auto permit = Take(here_, account);
+    ASSERT_TRUE(permit.ok());
+    held.push_back(*std::move(permit));
+  }
+  EXPECT_FALSE(Take(there_, "d").ok());
+  EXPECT_TRUE(Take(there_, "d", absl::Seconds(10)).ok());  // nobody renews for "here"
+}
+
+TEST_F(ConnectionLimitsTest, WithoutRedisEachWorkerKeepsToTheLimitsByItself) {
+  StopRedis();
+  auto one = Take(here_, "a", absl::Seconds(10));
+  auto two = Take(here_, "a", absl::Seconds(10));
+  EXPECT_TRUE(one.ok() && two.ok());
+  EXPECT_TRUE(absl::IsResourceExhausted(Take(here_, "a").status()));
+  StartRedis();
 }
 
 }  // namespace

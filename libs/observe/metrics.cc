@@ -14,6 +14,11 @@ prometheus::Gauge& Metrics::Gauge(const std::string& name, const std::string& he
   return prometheus::BuildGauge().Name(name).Help(help).Register(*registry_).Add(labels);
 }
 
+prometheus::Histogram& Metrics::Histogram(const std::string& name, const std::string& help,
+                                          const std::vector<double>& buckets) {
+  return prometheus::BuildHistogram().Name(name).Help(help).Register(*registry_).Add({}, buckets);
+}
+
 absl::StatusOr<std::string> Metrics::Expose(const std::string& address) {
   const size_t colon = address.rfind(':');
   if (colon == std::string::npos) {

@@ -4,11 +4,13 @@
 #include <prometheus/counter.h>
 #include <prometheus/exposer.h>
 #include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 
@@ -23,6 +25,9 @@ class Metrics {
   // The counter or gauge of this name and these labels; made at the first call. Lives as long as this object.
   prometheus::Counter& Counter(const std::string& name, const std::string& help, const Labels& labels = {});
   prometheus::Gauge& Gauge(const std::string& name, const std::string& help, const Labels& labels = {});
+  // `buckets`: ascending upper bounds.
+  prometheus::Histogram& Histogram(const std::string& name, const std::string& help,
+                                   const std::vector<double>& buckets);
   // Serves http://address/metrics. `address` is host:port; port 0 takes a free one. Returns the address it serves on.
   absl::StatusOr<std::string> Expose(const std::string& address);
 

@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,7 @@ namespace poststelle::fetcher {
 struct Hold {
   FolderKey folder;
   int64_t fence = 0;
+  int64_t seen_fence = 0;  // in SQL when the cursor was read or the fence was taken
   // The cursor that the listing in hand rests on; re-read and compared when the fence is taken.
   std::optional<Cursor> cursor;
   bool cursor_known = false;  // false: read it before listing
@@ -28,24 +30,32 @@ struct Hold {
   std::map<uint32_t, int> blamed;
   // The same for what is still to be fetched from folders that the mailbox no longer names.
   std::map<std::string, std::map<uint32_t, int>> blamed_elsewhere;
+  // Messages whose attempt this process has counted and not finished.
+  std::set<std::string> begun;
 };
 
-// One change to the ledger, of one mailbox. Applied in the order in which the mailbox submitted them.
+// One change to the ledger, of one mailbox: a publication, or anything else. Applied in the order in which the mailbox
+// submitted them.
 struct Unit {
   Hold* hold = nullptr;
-  std::function<async::Task<absl::Status>(sql::Transaction&)> apply;
-  absl::Status result;  // out
+  const Publication* publication = nullptr;
+  std::function<async::Task<absl::Status>(sql::Transaction&)> apply;  // where it is no publication
+  absl::Status result;                                                // out
 };
 
-// Merges what is submitted within a few milliseconds, at most kMaxUnits a transaction. A unit that the database refuses
-// is undone alone (savepoint); the others commit. A unit whose fence is newer fails with kAborted and its hold is
-// marked lost. Thread-safe.
+// Merges what is submitted within a few milliseconds, at most kMaxUnits a transaction: fence rows first, in the order
+// of their mailboxes; then the changes; feed partitions last, ascending, so that workers never wait for each other in a
+// circle. A mailbox whose fence is newer loses its units (kAborted, its hold is marked lost), the others commit. When
+// the database refuses the transaction for its contents, its units are applied again, each behind a savepoint: the
+// guilty one fails alone. Thread-safe.
 class Committer {
  public:
-  static constexpr size_t kMaxUnits = 128;
+  static constexpr size_t kMaxUnits = 512;
 
-  // `holder` names this process start.
-  Committer(asio::any_io_executor executor, sql::Database& database, std::string holder);
+  // `holder` names this process start. `published` is called after each commit that published something; must not
+  // block.
+  Committer(asio::any_io_executor executor, sql::Database& database, FeedInfo feed, std::string holder,
+            std::function<void()> published = nullptr);
   ~Committer();
 
   // Applies `units` (all of one mailbox, in order) and returns when they are durable or have failed; each unit's result
@@ -60,16 +70,21 @@ class Committer {
 
  private:
   struct Batch;
+  using Batches = std::vector<std::shared_ptr<Batch>>;
+  using Taken = std::map<Hold*, int64_t>;  // fences held in this transaction
   async::Task<void> Loop();
   async::Task<void> Await(std::shared_ptr<Batch> batch);
-  async::Task<absl::Status> Apply(std::vector<Batch*>& batches, sql::Transaction& tx,
-                                  std::vector<std::pair<Hold*, int64_t>>& taken);
-  async::Task<absl::Status> CheckFence(sql::Transaction& tx, Hold& hold, int64_t& fence);
+  async::Task<absl::Status> CheckFences(Batches& batches, sql::Transaction& tx, Taken& taken);
+  async::Task<absl::Status> ApplyTogether(Batches& batches, sql::Transaction& tx, Taken& taken);
+  async::Task<absl::Status> ApplyOneByOne(Batches& batches, sql::Transaction& tx, Taken& taken);
+  async::Task<absl::Status> CommitBatches(Batches& batches);
 
   struct State;
   std::shared_ptr<State> state_;
   sql::Database& database_;
+  const FeedInfo feed_;
   const std::string holder_;
+  const std::function<void()> published_;
   async::TaskScope scope_;
 };
 

@@ -92,6 +92,9 @@ async::Task<absl::Status> FetchRun::LoadCursor() {
     std::optional<Cursor> cursor;
     sql::Work work = [this, &cursor](sql::Transaction& tx) -> async::Task<absl::Status> {
       PS_CO_ASSIGN_OR_RETURN(cursor, co_await ReadCursor(tx, folder()));
+      std::vector<std::string> key{folder().mailbox.key};
+      PS_CO_ASSIGN_OR_RETURN(std::vector<int64_t> fences, co_await ReadFences(tx, key));
+      hold_.seen_fence = fences[0];
       PS_CO_ASSIGN_OR_RETURN(left_, co_await ReadLeftFolders(tx, folder()));
       co_return absl::OkStatus();
     };
@@ -332,6 +335,8 @@ async::Task<absl::Status> FetchRun::FetchLeft(const LeftFolder& left) {
   if (status.ok()) status = co_await context_.committer.Commit(hold, apply);
   if (status.ok()) hold_.blamed_elsewhere.erase(left.key.folder);
   hold_.fence = hold.fence;
+  if (hold.fence != 0) hold_.seen_fence = hold.fence;
+  hold_.begun.merge(hold.begun);
   if (hold.lost) hold_.lost = true;
   co_return status;
 }

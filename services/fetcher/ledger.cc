@@ -94,6 +94,20 @@ async::Task<absl::StatusOr<FeedInfo>> EnsureFeed(sql::Database& database) {
   co_return info;
 }
 
+async::Task<absl::StatusOr<std::vector<int64_t>>> ReadFences(sql::Transaction& tx,
+                                                             const std::vector<std::string>& mailbox_keys) {
+  std::vector<sql::Statement> statements;
+  statements.reserve(mailbox_keys.size());
+  for (const std::string& key : mailbox_keys) {
+    statements.push_back({"SELECT fence FROM mailbox_fence WHERE mailbox_key = $1", {key}});
+  }
+  PS_CO_ASSIGN_OR_RETURN(std::vector<sql::Result> rows, co_await tx.ExecuteAll(std::move(statements)));
+  std::vector<int64_t> fences;
+  fences.reserve(rows.size());
+  for (const sql::Result& row : rows) fences.push_back(row.rows.empty() ? 0 : row.rows[0].Int(0));
+  co_return fences;
+}
+
 async::Task<absl::StatusOr<std::optional<Cursor>>> ReadCursor(sql::Transaction& tx, const FolderKey& folder) {
   PS_CO_ASSIGN_OR_RETURN(
       sql::Result result,
@@ -228,6 +242,8 @@ async::Task<absl::Status> WriteCursor(sql::Transaction& tx, const FolderKey& fol
 async::Task<absl::Status> InsertDecisions(sql::Transaction& tx, const FolderKey& folder, uint32_t uid_validity,
                                           const std::vector<Decision>& decisions) {
   const int64_t now = NowMs();
+  std::vector<sql::Statement> statements;
+  statements.reserve(decisions.size());
   for (const Decision& d : decisions) {
     Params params = Key(folder, uid_validity, d.uid);
     params.emplace_back(MessageIdOf(folder, uid_validity, d.uid));
@@ -239,34 +255,26 @@ async::Task<absl::Status> InsertDecisions(sql::Transaction& tx, const FolderKey&
     params.emplace_back(d.internal_date);
     params.emplace_back(now);
     params.emplace_back(d.kind == Decision::Kind::kPending ? int64_t{0} : now);
-    PS_CO_RETURN_IF_ERROR(
-        (co_await tx.Execute("INSERT INTO message (mailbox_key, generation, folder, uid_validity, uid, message_id, "
-                             "mailbox_id, state, reason, historical, size, internal_date, attempts, attempt_holder, "
-                             "list_time, decide_time) "
-                             "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 0, '', $13, $14) "
-                             "ON CONFLICT (mailbox_key, generation, folder, uid_validity, uid) DO UPDATE SET "
-                             "state = excluded.state, reason = excluded.reason, historical = excluded.historical, "
-                             "decide_time = excluded.decide_time "
-                             "WHERE message.state = 'gone' AND excluded.state = 'pending'",
-                             std::move(params)))
-            .status());
+    statements.push_back(
+        {"INSERT INTO message (mailbox_key, generation, folder, uid_validity, uid, message_id, mailbox_id, state, "
+         "reason, historical, size, internal_date, attempts, attempt_holder, list_time, decide_time) "
+         "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 0, '', $13, $14) "
+         "ON CONFLICT (mailbox_key, generation, folder, uid_validity, uid) DO UPDATE SET "
+         "state = excluded.state, reason = excluded.reason, historical = excluded.historical, "
+         "decide_time = excluded.decide_time WHERE message.state = 'gone' AND excluded.state = 'pending'",
+         std::move(params)});
     if (d.kind != Decision::Kind::kRecognised) continue;
     // The new UID takes over everything that later recognition needs; the old row has done its part.
     Params carry = Key(folder, uid_validity, d.uid);
     carry.emplace_back(d.recognised_as);
-    PS_CO_RETURN_IF_ERROR(
-        (co_await tx.Execute(
-             "UPDATE message SET superseded = 0, (anchor, digest, internet_message_id, ticket_id, related_message_id) "
-             "= "
-             "(SELECT anchor, digest, internet_message_id, ticket_id, message_id FROM message WHERE message_id = $6) "
-             "WHERE mailbox_key = $1 AND generation = $2 AND folder = $3 AND uid_validity = $4 AND uid = $5",
-             std::move(carry)))
-            .status());
-    Params used{d.recognised_as};
-    PS_CO_RETURN_IF_ERROR(
-        (co_await tx.Execute("UPDATE message SET superseded = 1 WHERE message_id = $1", std::move(used))).status());
+    statements.push_back(
+        {"UPDATE message SET superseded = 0, (anchor, digest, internet_message_id, ticket_id, related_message_id) = "
+         "(SELECT anchor, digest, internet_message_id, ticket_id, message_id FROM message WHERE message_id = $6) "
+         "WHERE mailbox_key = $1 AND generation = $2 AND folder = $3 AND uid_validity = $4 AND uid = $5",
+         std::move(carry)});
+    statements.push_back({"UPDATE message SET superseded = 1 WHERE message_id = $1", {d.recognised_as}});
   }
-  co_return absl::OkStatus();
+  co_return (co_await tx.ExecuteAll(std::move(statements))).status();
 }
 
 async::Task<absl::Status> SettleAsRead(sql::Transaction& tx, const FolderKey& folder, uint32_t uid_validity,
@@ -315,28 +323,30 @@ async::Task<absl::Status> CloseLeftFolder(sql::Transaction& tx, const LeftFolder
       .status();
 }
 
-async::Task<absl::Status> CountAttempts(sql::Transaction& tx, const FolderKey& folder, uint32_t uid_validity,
-                                        const std::vector<uint32_t>& uids, std::string holder) {
-  for (uint32_t uid : uids) {
-    Params params = Key(folder, uid_validity, uid);
-    params.emplace_back(holder);
-    PS_CO_RETURN_IF_ERROR(
-        (co_await tx.Execute(
-             "UPDATE message SET attempts = attempts + CASE WHEN attempt_holder = $6 THEN 0 ELSE 1 END, "
-             "attempt_holder = $6 WHERE mailbox_key = $1 AND generation = $2 AND folder = $3 AND "
-             "uid_validity = $4 AND uid = $5 AND state = 'pending'",
-             std::move(params)))
-            .status());
+async::Task<absl::Status> CountAttempts(sql::Transaction& tx, const std::set<std::string>& message_ids,
+                                        std::string holder) {
+  std::vector<sql::Statement> statements;
+  statements.reserve(message_ids.size());
+  for (const std::string& id : message_ids) {
+    statements.push_back(
+        {"UPDATE message SET attempts = attempts + CASE WHEN attempt_holder = $2 THEN 0 ELSE 1 END, "
+         "attempt_holder = $2 WHERE message_id = $1 AND state = 'pending'",
+         {id, holder}});
   }
-  co_return absl::OkStatus();
+  co_return (co_await tx.ExecuteAll(std::move(statements))).status();
 }
 
-async::Task<absl::Status> UncountAttempts(sql::Transaction& tx, const FolderKey& folder, std::string holder) {
-  Params params{folder.mailbox.key, holder};
-  co_return (co_await tx.Execute("UPDATE message SET attempts = attempts - 1, attempt_holder = '' WHERE mailbox_key = "
-                                 "$1 AND state = 'pending' AND attempt_holder = $2",
-                                 std::move(params)))
-      .status();
+async::Task<absl::Status> UncountAttempts(sql::Transaction& tx, const std::set<std::string>& message_ids,
+                                          std::string holder) {
+  std::vector<sql::Statement> statements;
+  statements.reserve(message_ids.size());
+  for (const std::string& id : message_ids) {
+    statements.push_back(
+        {"UPDATE message SET attempts = attempts - 1, attempt_holder = CASE WHEN attempt_holder = $2 "
+         "THEN '' ELSE attempt_holder END WHERE message_id = $1 AND state = 'pending' AND attempts > 0",
+         {id, holder}});
+  }
+  co_return (co_await tx.ExecuteAll(std::move(statements))).status();
 }
 
 async::Task<absl::Status> CloseAs(sql::Transaction& tx, const FolderKey& folder, uint32_t uid_validity, uint32_t uid,

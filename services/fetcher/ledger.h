@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -103,6 +104,9 @@ async::Task<absl::StatusOr<FeedInfo>> EnsureFeed(sql::Database& database);
 
 // --- reads -------------------------------------------------------------------------------------------------------
 
+// The fence of each mailbox (0: never taken), in the order of `mailbox_keys`.
+async::Task<absl::StatusOr<std::vector<int64_t>>> ReadFences(sql::Transaction& tx,
+                                                             const std::vector<std::string>& mailbox_keys);
 async::Task<absl::StatusOr<std::optional<Cursor>>> ReadCursor(sql::Transaction& tx, const FolderKey& folder);
 // Messages to fetch, in the order to fetch them: new mail by UID before backlog, backlog newest first; at most `limit`.
 async::Task<absl::StatusOr<std::vector<PendingMessage>>> ReadPending(sql::Transaction& tx, const FolderKey& folder,
@@ -150,11 +154,14 @@ async::Task<absl::Status> CloseStalePending(sql::Transaction& tx, const FolderKe
 // Ends what is open of a folder that the mailbox no longer names: as_read rows are passed over, since nobody looks
 // whether they become unread; pending rows, which can't be fetched any more, are gone.
 async::Task<absl::Status> CloseLeftFolder(sql::Transaction& tx, const LeftFolder& left);
-// Counts an attempt for `uids` on behalf of process start `holder`, before it is made.
-async::Task<absl::Status> CountAttempts(sql::Transaction& tx, const FolderKey& folder, uint32_t uid_validity,
-                                        const std::vector<uint32_t>& uids, std::string holder);
-// Takes back the count of attempts that ended in an orderly way (drain).
-async::Task<absl::Status> UncountAttempts(sql::Transaction& tx, const FolderKey& folder, std::string holder);
+// Counts an attempt for these messages on behalf of process start `holder`, before it is made.
+async::Task<absl::Status> CountAttempts(sql::Transaction& tx, const std::set<std::string>& message_ids,
+                                        std::string holder);
+// Takes back what CountAttempts counted for `holder`, which lives. Needs no fence: somebody else may have counted its
+// own attempt meanwhile, and that one stands. Repeated after a lost answer it takes back one too many, which only lets
+// a message that kills workers do so once more.
+async::Task<absl::Status> UncountAttempts(sql::Transaction& tx, const std::set<std::string>& message_ids,
+                                          std::string holder);
 // Ends a pending message without a publication.
 async::Task<absl::Status> CloseAs(sql::Transaction& tx, const FolderKey& folder, uint32_t uid_validity, uint32_t uid,
                                   std::string_view state, const std::string& reason,

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <deque>
+
 #include "services/fetcher/testing_ledger.h"
 
 namespace poststelle::fetcher {
@@ -117,22 +119,29 @@ TEST_F(LedgerTest, AnAnchorRecognisesEachOldMailOnce) {
 
 TEST_F(LedgerTest, AttemptsCountProcessStartsNotTries) {
   ASSERT_TRUE(List(1).ok());
+  const std::set<std::string> ids{MessageIdOf(folder_, 7, 1)};
   auto count = [&](const std::string& holder) {
-    std::vector<uint32_t> uids{1};
-    return Write([&, uids](sql::Transaction& tx) { return CountAttempts(tx, folder_, 7, uids, holder); });
+    return Write([&](sql::Transaction& tx) { return CountAttempts(tx, ids, holder); });
   };
   ASSERT_TRUE(count("one").ok());
   ASSERT_TRUE(count("one").ok());
   EXPECT_EQ(Count("SELECT attempts FROM message"), 1);
   ASSERT_TRUE(count("two").ok());
   EXPECT_EQ(Count("SELECT attempts FROM message"), 2);
-  ASSERT_TRUE(Write([&](sql::Transaction& tx) { return UncountAttempts(tx, folder_, "two"); }).ok());
-  EXPECT_EQ(Count("SELECT attempts FROM message"), 1);
+  auto uncount = [&](const std::string& holder) {
+    return Write([&](sql::Transaction& tx) { return UncountAttempts(tx, ids, holder); });
+  };
+  // "one" lost the mailbox to "two" and lives: its attempt was no death.
+  ASSERT_TRUE(uncount("one").ok());
+  EXPECT_EQ(Count("SELECT attempts FROM message WHERE attempt_holder = 'two'"), 1);
+  ASSERT_TRUE(uncount("two").ok());
+  ASSERT_TRUE(uncount("two").ok());
+  EXPECT_EQ(Count("SELECT attempts FROM message WHERE attempt_holder = ''"), 0);
 }
 
 TEST_F(LedgerTest, AWorkerThatComesBackLateIsFenced) {
-  Committer late(runtime_.executor(), *database_, "late");
-  Committer other(runtime_.executor(), *database_, "other");
+  Committer late(runtime_.executor(), *database_, feed_, "late");
+  Committer other(runtime_.executor(), *database_, feed_, "other");
   Hold late_hold;
   late_hold.folder = folder_;
   Hold other_hold = late_hold;
@@ -149,7 +158,7 @@ TEST_F(LedgerTest, AWorkerThatComesBackLateIsFenced) {
 }
 
 TEST_F(LedgerTest, AListingOnACursorThatMovedIsThrownAway) {
-  Committer committer(runtime_.executor(), *database_, "me");
+  Committer committer(runtime_.executor(), *database_, feed_, "me");
   auto move = [&](uint32_t watermark) {
     return [this, watermark](sql::Transaction& tx) {
       Cursor cursor;
@@ -198,22 +207,51 @@ TEST_F(LedgerTest, WhatIsOpenOfAFolderThatWasLeftIsFoundAndEndsVisibly) {
 }
 
 TEST_F(LedgerTest, ARefusedUnitLeavesTheOthersCommitted) {
-  Committer committer(runtime_.executor(), *database_, "me");
+  Committer committer(runtime_.executor(), *database_, feed_, "me");
   Hold hold;
   hold.folder = folder_;
   ASSERT_TRUE(List(1).ok());
   ASSERT_TRUE(List(3).ok());
   std::vector<Unit> units(3);
+  std::deque<Publication> mails;
   for (uint32_t i = 0; i < 3; ++i) {
     units[i].hold = &hold;
-    Publication mail = Mail(i + 1, "a@example.org", std::to_string(i) + "@x", "mail " + std::to_string(i));
-    units[i].apply = [this, mail](sql::Transaction& tx) { return fetcher::Publish(tx, mail, feed_); };
+    mails.push_back(Mail(i + 1, "a@example.org", std::to_string(i) + "@x", "mail " + std::to_string(i)));
+    units[i].publication = &mails.back();
   }
   EXPECT_FALSE(Await(committer.Commit(units)).ok());  // uid 2 was never listed
   EXPECT_TRUE(units[0].result.ok());
   EXPECT_FALSE(units[1].result.ok());
   EXPECT_TRUE(units[2].result.ok());
   EXPECT_EQ(Count(kEvents), 2);
+}
+
+// A thread, a mail delivered twice and a stranger, all in one transaction: as if they had come one by one.
+TEST_F(LedgerTest, MailsOfOneTransactionFindEachOther) {
+  for (uint32_t uid = 1; uid <= 5; ++uid) ASSERT_TRUE(List(uid).ok());
+  std::vector<Publication> mails;
+  mails.push_back(Mail(1, "a@example.org", "1@x", "question"));
+  mails.push_back(Mail(2, "b@example.org", "2@x", "answer"));
+  mails.back().content.add_in_reply_to("1@x");
+  mails.back().content.mutable_from()->set_address("a@example.org");
+  mails.back().content.add_cc()->set_address("c@example.org");
+  mails.push_back(Mail(3, "c@example.org", "3@x", "from the one in copy"));
+  mails.back().content.add_in_reply_to("2@x");
+  mails.push_back(Mail(4, "a@example.org", "1@x", "question"));
+  mails.push_back(Mail(5, "stranger@example.com", "5@x", "let me in"));
+  mails.back().content.add_in_reply_to("1@x");
+  std::vector<const Publication*> all;
+  for (const Publication& mail : mails) all.push_back(&mail);
+  ASSERT_TRUE(Write([&](sql::Transaction& tx) { return PublishAll(tx, all, feed_); }).ok());
+  EXPECT_EQ(Count("SELECT COUNT(*) FROM ticket"), 2);
+  EXPECT_EQ(Count("SELECT message_count FROM ticket ORDER BY message_count DESC LIMIT 1"), 3);
+  EXPECT_EQ(Count("SELECT COUNT(*) FROM message WHERE state = 'duplicate'"), 1);
+  EXPECT_EQ(Count(kEvents), 4);
+  EXPECT_EQ(Count("SELECT COUNT(*) FROM partition_head h WHERE last_offset <> (SELECT COUNT(*) FROM event e WHERE "
+                  "e.feed_partition = h.partition)"),
+            0);
+  ASSERT_TRUE(Write([&](sql::Transaction& tx) { return PublishAll(tx, all, feed_); }).ok());  // a lost answer
+  EXPECT_EQ(Count(kEvents), 4);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <iostream>
 
 #include "libs/base/ids.h"
+#include "libs/lease/connection_limits.h"
 #include "libs/lease/schedule.h"
 #include "libs/net/dialer.h"
 #include "libs/observe/log.h"
@@ -36,6 +37,9 @@ int Main(int argc, char** argv) {
   int64_t parsers = 2;
   absl::Duration command_timeout = absl::Seconds(60);
   WorkerOptions worker_options;
+  lease::ConnectionLimitOptions limits;
+  int64_t host_connections = limits.per_host;
+  int64_t account_connections = limits.per_account;
 
   rpc::Options options("fetcher", "Polls inbound mailboxes and publishes tickets.");
   options.common().listen = "127.0.0.1:7072";
@@ -50,9 +54,13 @@ int Main(int argc, char** argv) {
   options.Number("--memory", memory, "Bytes of raw mail in hand at once", 1 << 20, int64_t{1} << 40);
   options.Number("--parsers", parsers, "Child processes that parse", 1, 64);
   options.Duration("--command-timeout", command_timeout, "How long a mail server may take for one step");
+  options.Number("--host-connections", host_connections, "Connections of all workers to one mail host", 1, 100'000);
+  options.Number("--account-connections", account_connections, "Connections of all workers to one account", 1, 1000);
   options.Duration("--lease", worker_options.lease, "How long a claimed mailbox is held unrenewed");
   if (std::optional<int> exit_code = options.Parse(argc, argv)) return *exit_code;
   worker_options.max_sessions = static_cast<int>(max_sessions);
+  limits.per_host = static_cast<int>(host_connections);
+  limits.per_account = static_cast<int>(account_connections);
   worker_options.renew_every = worker_options.lease * 0.3;
 
   rpc::ServiceFrame frame("fetcher", options.common());
@@ -66,7 +74,8 @@ int Main(int argc, char** argv) {
     return 1;
   }
   sql::Database& database = *ledger->database;
-  const std::string holder = RandomId();  // this process start
+  const std::string holder = RandomId();                  // this process start, in SQL
+  const std::string short_holder = holder.substr(0, 12);  // and in Redis
 
   MailboxCatalog catalog;
   std::shared_ptr<grpc::Channel> channel = rpc::MakeChannel(config_address);
@@ -77,7 +86,8 @@ int Main(int argc, char** argv) {
   parser_options.children = static_cast<int>(parsers);
   parser_options.max_message_bytes = static_cast<size_t>(max_message_size) + (1 << 20);
   parsing::ParserPool parser(executor, parser_options);
-  Committer committer(executor, database, holder);
+  TicketFeed feed(database, ledger->feed);
+  Committer committer(executor, database, ledger->feed, holder);
   async::Budget memory_budget(executor, memory);
   FetcherMetrics metrics(frame.metrics());
   StatusBoard board(database, catalog);
@@ -101,10 +111,12 @@ int Main(int argc, char** argv) {
     return 2;
   }
   redis::Client redis(executor, *dialer, *redis_address);
-  lease::RedisSchedule schedule(redis, holder, worker_options.lease);
-  Worker worker(fetch, catalog, schedule, worker_options, [&frame](bool ready) { frame.SetReady("redis", ready); });
+  lease::RedisSchedule schedule(redis, short_holder, worker_options.lease);
+  limits.lease = worker_options.lease;
+  lease::ConnectionLimits connections(executor, redis, short_holder, limits);
+  Worker worker(fetch, catalog, schedule, connections, worker_options,
+                [&frame](bool ready) { frame.SetReady("redis", ready); });
 
-  TicketFeed feed(database, ledger->feed);
   LedgerQueries queries(database);
   TicketFeedService feed_service(executor, feed, queries, frame.draining());
   MessageService message_service(fetch, queries, catalog);

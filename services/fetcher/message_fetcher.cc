@@ -154,9 +154,9 @@ std::vector<PendingMessage> MessageFetcher::TakeWindow(std::vector<PendingMessag
 
 async::Task<absl::Status> MessageFetcher::FetchWindow(Window& window) {
   std::vector<uint32_t> bodies;
-  std::vector<uint32_t> all;
+  std::set<std::string> all;
   for (const std::shared_ptr<Slot>& slot : window) {
-    all.push_back(slot->listed.uid);
+    all.insert(slot->listed.message_id);
     if (slot->listed.attempts >= kFetchAttempts) {
       PS_CO_RETURN_IF_ERROR(co_await CloseWithout(
           slot->listed.uid, "quarantined",
@@ -176,9 +176,8 @@ async::Task<absl::Status> MessageFetcher::FetchWindow(Window& window) {
     }
   }
   // The attempt is counted before it is made (I4).
-  auto count = [this, &all](sql::Transaction& tx) {
-    return CountAttempts(tx, hold_.folder, uid_validity_, all, context_.committer.holder());
-  };
+  auto count = [this, &all](sql::Transaction& tx) { return CountAttempts(tx, all, context_.committer.holder()); };
+  hold_.begun.insert(all.begin(), all.end());
   PS_CO_RETURN_IF_ERROR(co_await context_.committer.Commit(hold_, count));
   Failpoint("fetch.attempt_counted");
 
@@ -329,7 +328,7 @@ async::Task<absl::Status> MessageFetcher::Finish(Window& window) {
   for (const std::shared_ptr<Slot>& slot : published) {
     Unit unit;
     unit.hold = &hold_;
-    unit.apply = [this, slot](sql::Transaction& tx) { return Publish(tx, slot->publication, context_.feed); };
+    unit.publication = &slot->publication;
     units.push_back(std::move(unit));
   }
   if (DeliberatelyBroken("pending_closed_before_publication")) {

@@ -1,6 +1,9 @@
 #include "services/fetcher/publish.h"
 
+#include <algorithm>
 #include <cstdint>
+#include <map>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
@@ -14,6 +17,7 @@ namespace poststelle::fetcher {
 namespace {
 
 using Params = std::vector<sql::Value>;
+using Statements = std::vector<sql::Statement>;
 
 Params Identity(const Publication& p) {
   return {p.folder.mailbox.key, p.folder.generation, p.folder.folder, int64_t{p.uid_validity}, int64_t{p.uid}};
@@ -24,116 +28,206 @@ sql::Value OptionalBlob(const std::string& bytes) {
   return bytes.empty() ? sql::Value() : sql::Value(sql::Blob{bytes});
 }
 
-// The message that has the same bytes, if this one is to count as the same mail (SPEC §5.4): without a Message-ID only
-// if the receive times agree.
-async::Task<absl::StatusOr<std::optional<std::string>>> FindDuplicate(sql::Transaction& tx, const Publication& p) {
-  if (p.digest.empty()) co_return std::nullopt;
-  Params params{p.folder.mailbox.key, sql::Blob{p.digest}};
-  PS_CO_ASSIGN_OR_RETURN(sql::Result same,
-                         co_await tx.Execute("SELECT message_id, internal_date FROM message WHERE mailbox_key = $1 AND "
-                                             "digest = $2 AND state = 'published' ORDER BY list_time, uid",
-                                             std::move(params)));
-  const int64_t received = p.content.receive_time().seconds();
-  for (const sql::Row& row : same.rows) {
-    if (!p.content.message_id().empty() || row.Int(1) == received) co_return row.Text(0);
+// One publication and what was found out about it.
+struct Item {
+  const Publication* p = nullptr;
+  std::string message_id;
+  std::string duplicate_of;  // empty: none
+  std::string ticket_id;
+  bool opened = false;
+};
+
+// What a later mail of the same mailbox may find in an earlier one: its bytes and the Message-IDs it knows.
+std::vector<std::string> Traces(const Publication& p) {
+  std::vector<std::string> out;
+  if (!p.digest.empty()) out.push_back(absl::StrCat(p.folder.mailbox.key, "\ndigest\n", p.digest));
+  for (const std::string& id : ReferencesOf(p.content)) {
+    out.push_back(absl::StrCat(p.folder.mailbox.key, "\nid\n", id));
   }
-  co_return std::nullopt;
+  return out;
+}
+
+// The publications whose rows are still pending.
+async::Task<absl::StatusOr<std::vector<Item>>> StillPending(sql::Transaction& tx,
+                                                            const std::vector<const Publication*>& publications) {
+  Statements statements;
+  for (const Publication* p : publications) {
+    statements.push_back(
+        {"SELECT state, message_id FROM message WHERE mailbox_key = $1 AND generation = $2 AND folder = "
+         "$3 AND uid_validity = $4 AND uid = $5",
+         Identity(*p)});
+  }
+  PS_CO_ASSIGN_OR_RETURN(std::vector<sql::Result> rows, co_await tx.ExecuteAll(std::move(statements)));
+  std::vector<Item> items;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (rows[i].rows.empty()) co_return absl::InternalError("a message that was not listed can't be published");
+    const sql::Row& row = rows[i].rows[0];
+    if (row.Text(0) != "pending" && !DeliberatelyBroken("pending_closed_before_publication")) continue;
+    Item item;
+    item.p = publications[i];
+    item.message_id = row.Text(1);
+    items.push_back(std::move(item));
+  }
+  co_return items;
+}
+
+// Raw bytes in the order of their hashes: two workers that store the same mails never wait for each other in a circle.
+async::Task<absl::Status> StoreContents(sql::Transaction& tx, const std::vector<Item>& items) {
+  std::vector<const blob::EncodedBlob*> blobs;
+  Statements statements;
+  for (const Item& item : items) {
+    if (item.p->raw) blobs.push_back(&*item.p->raw);
+  }
+  std::sort(blobs.begin(), blobs.end(), [](const auto* a, const auto* b) { return a->sha256 < b->sha256; });
+  for (const blob::EncodedBlob* blob : blobs) blob::AppendPut(*blob, statements);
+  for (const Item& item : items) {
+    statements.push_back({"INSERT INTO message_content (message_id, content) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+                          {item.message_id, sql::Blob{item.p->content.SerializeAsString()}}});
+  }
+  co_return (co_await tx.ExecuteAll(std::move(statements))).status();
+}
+
+// The messages that have the same bytes, if these are to count as the same mail (SPEC §5.4): without a Message-ID only
+// if the receive times agree.
+async::Task<absl::Status> FindDuplicates(sql::Transaction& tx, std::vector<Item*>& wave) {
+  if (DeliberatelyBroken("digest_ignored")) co_return absl::OkStatus();
+  Statements statements;
+  std::vector<Item*> asked;
+  for (Item* item : wave) {
+    if (item->p->digest.empty()) continue;
+    asked.push_back(item);
+    statements.push_back(
+        {"SELECT message_id, internal_date FROM message WHERE mailbox_key = $1 AND digest = $2 AND "
+         "state = 'published' ORDER BY list_time, uid",
+         {item->p->folder.mailbox.key, sql::Blob{item->p->digest}}});
+  }
+  PS_CO_ASSIGN_OR_RETURN(std::vector<sql::Result> found, co_await tx.ExecuteAll(std::move(statements)));
+  for (size_t i = 0; i < asked.size(); ++i) {
+    const v1::Message& content = asked[i]->p->content;
+    for (const sql::Row& row : found[i].rows) {
+      if (content.message_id().empty() && row.Int(1) != content.receive_time().seconds()) continue;
+      asked[i]->duplicate_of = row.Text(0);
+      break;
+    }
+  }
+  co_return absl::OkStatus();
+}
+
+async::Task<absl::Status> FindTickets(sql::Transaction& tx, std::vector<Item*>& wave) {
+  Statements statements;
+  std::vector<Item*> asked;  // an entry a statement
+  for (Item* item : wave) {
+    if (!item->duplicate_of.empty()) continue;
+    for (sql::Statement& lookup : TicketLookups(item->p->folder.mailbox.key, item->p->content)) {
+      statements.push_back(std::move(lookup));
+      asked.push_back(item);
+    }
+  }
+  PS_CO_ASSIGN_OR_RETURN(std::vector<sql::Result> found, co_await tx.ExecuteAll(std::move(statements)));
+  for (size_t i = 0; i < asked.size(); ++i) {
+    // The nearest reference comes first.
+    if (asked[i]->ticket_id.empty() && !found[i].rows.empty()) asked[i]->ticket_id = found[i].rows[0].Text(0);
+  }
+  for (Item* item : wave) {
+    if (!item->duplicate_of.empty() || !item->ticket_id.empty()) continue;
+    item->opened = true;
+    item->ticket_id = DerivedId("ticket", item->message_id);
+  }
+  co_return absl::OkStatus();
+}
+
+// Opens the ticket or adds to it; participants and references included.
+void AppendTicket(const Item& item, const FeedInfo& feed, Statements& out) {
+  const Publication& p = *item.p;
+  const int64_t now = NowMs();
+  if (item.opened) {
+    out.push_back(
+        {"INSERT INTO ticket (ticket_id, mailbox_id, subject, feed_partition, create_time, update_time, "
+         "message_count) VALUES ($1, $2, $3, $4, $5, $5, 1)",
+         {item.ticket_id, p.folder.mailbox.id, p.content.subject(),
+          int64_t{PartitionOf(item.ticket_id, feed.partitions)}, now}});
+  } else {
+    out.push_back({"UPDATE ticket SET update_time = $2, message_count = message_count + 1 WHERE ticket_id = $1",
+                   {item.ticket_id, now}});
+  }
+  out.push_back(
+      {"INSERT INTO ticket_message (ticket_id, ordinal, message_id) SELECT $1, message_count, $2 FROM ticket "
+       "WHERE ticket_id = $1",
+       {item.ticket_id, item.message_id}});
+  for (const std::string& address : ParticipantsOf(p.content)) {
+    out.push_back({"INSERT INTO ticket_participant (ticket_id, address) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+                   {item.ticket_id, address}});
+  }
+  for (const std::string& reference : ReferencesOf(p.content)) {
+    out.push_back(
+        {"INSERT INTO thread_reference (mailbox_key, internet_message_id, ticket_id) VALUES ($1, $2, $3) ON "
+         "CONFLICT DO NOTHING",
+         {p.folder.mailbox.key, reference, item.ticket_id}});
+  }
 }
 
 // Settles the row: the outcome and everything that recognises the mail later.
-async::Task<absl::Status> Settle(sql::Transaction& tx, const Publication& p, std::string_view state,
-                                 const std::string& reason, const std::string& ticket_id, const std::string& related) {
+void AppendOutcome(const Item& item, Statements& out) {
+  const Publication& p = *item.p;
+  const bool duplicate = !item.duplicate_of.empty();
   Params params = Identity(p);
-  params.emplace_back(std::string(state));
-  params.emplace_back(reason);
+  params.emplace_back(std::string(duplicate ? "duplicate" : "published"));
+  params.emplace_back(std::string(duplicate ? "The same mail was delivered before." : ""));
   params.emplace_back(NowMs());
   params.emplace_back(OptionalBlob(p.anchor));
   params.emplace_back(OptionalBlob(p.digest));
   params.emplace_back(OptionalText(p.content.message_id()));
   params.emplace_back(OptionalBlob(p.raw ? p.raw->sha256 : std::string()));
-  params.emplace_back(OptionalText(ticket_id));
-  params.emplace_back(OptionalText(related));
+  params.emplace_back(OptionalText(item.ticket_id));
+  params.emplace_back(OptionalText(item.duplicate_of));
   params.emplace_back(int64_t{p.content.undecodable()});
-  co_return (co_await tx.Execute(
-                 "UPDATE message SET state = $6, reason = $7, decide_time = $8, anchor = $9, digest = $10, "
-                 "internet_message_id = $11, raw_sha256 = $12, ticket_id = $13, related_message_id = $14, "
-                 "undecodable = $15 WHERE mailbox_key = $1 AND generation = $2 AND folder = $3 AND uid_validity = $4 "
-                 "AND uid = $5 AND state = 'pending'",
-                 std::move(params)))
-      .status();
+  out.push_back(
+      {"UPDATE message SET state = $6, reason = $7, decide_time = $8, anchor = $9, digest = $10, "
+       "internet_message_id = $11, raw_sha256 = $12, ticket_id = $13, related_message_id = $14, "
+       "undecodable = $15 WHERE mailbox_key = $1 AND generation = $2 AND folder = $3 AND uid_validity = $4 "
+       "AND uid = $5 AND state = 'pending'",
+       std::move(params)});
 }
 
-async::Task<absl::Status> StoreContent(sql::Transaction& tx, const std::string& message_id, const Publication& p) {
-  if (p.raw) PS_CO_RETURN_IF_ERROR(co_await blob::Put(tx, *p.raw));
-  Params params{message_id, sql::Blob{p.content.SerializeAsString()}};
-  co_return (co_await tx.Execute("INSERT INTO message_content (message_id, content) VALUES ($1, $2) ON CONFLICT DO "
-                                 "NOTHING",
-                                 std::move(params)))
-      .status();
+async::Task<absl::Status> PublishWave(sql::Transaction& tx, std::vector<Item*>& wave, const FeedInfo& feed) {
+  PS_CO_RETURN_IF_ERROR(co_await FindDuplicates(tx, wave));
+  PS_CO_RETURN_IF_ERROR(co_await FindTickets(tx, wave));
+  Statements statements;
+  for (const Item* item : wave) {
+    if (item->duplicate_of.empty()) AppendTicket(*item, feed, statements);
+    AppendOutcome(*item, statements);
+  }
+  co_return (co_await tx.ExecuteAll(std::move(statements))).status();
 }
 
-// Opens the ticket or adds to it; participants and references included.
-async::Task<absl::Status> TouchTicket(sql::Transaction& tx, const Publication& p, const std::string& ticket_id,
-                                      bool opened, const std::string& message_id, const FeedInfo& feed) {
-  const int64_t now = NowMs();
-  if (opened) {
-    Params params{ticket_id, p.folder.mailbox.id, p.content.subject(), int64_t{PartitionOf(ticket_id, feed.partitions)},
-                  now};
-    PS_CO_RETURN_IF_ERROR((co_await tx.Execute("INSERT INTO ticket (ticket_id, mailbox_id, subject, feed_partition, "
-                                               "create_time, update_time, message_count) VALUES ($1, $2, $3, $4, $5, "
-                                               "$5, 1)",
-                                               std::move(params)))
-                              .status());
-  } else {
-    Params params{ticket_id, now};
-    PS_CO_RETURN_IF_ERROR((co_await tx.Execute("UPDATE ticket SET update_time = $2, message_count = message_count + 1 "
-                                               "WHERE ticket_id = $1",
-                                               std::move(params)))
-                              .status());
+// Events of each partition take the offsets behind its head. The heads are locked last and ascending: until the commit
+// every other worker's publication waits for them.
+async::Task<absl::Status> AppendEvents(sql::Transaction& tx, const std::vector<Item>& items, const FeedInfo& feed) {
+  std::map<int64_t, std::vector<const Item*>> by_partition;
+  for (const Item& item : items) {
+    if (item.duplicate_of.empty()) by_partition[PartitionOf(item.ticket_id, feed.partitions)].push_back(&item);
   }
-  Params link{ticket_id, message_id};
-  PS_CO_RETURN_IF_ERROR((co_await tx.Execute("INSERT INTO ticket_message (ticket_id, ordinal, message_id) SELECT $1, "
-                                             "message_count, $2 FROM ticket WHERE ticket_id = $1",
-                                             std::move(link)))
-                            .status());
-  for (const std::string& address : ParticipantsOf(p.content)) {
-    Params params{ticket_id, address};
-    PS_CO_RETURN_IF_ERROR((co_await tx.Execute("INSERT INTO ticket_participant (ticket_id, address) VALUES ($1, $2) ON "
-                                               "CONFLICT DO NOTHING",
-                                               std::move(params)))
-                              .status());
+  Statements statements;
+  for (const auto& [partition, events] : by_partition) {
+    const auto count = static_cast<int64_t>(events.size());
+    statements.push_back(
+        {"UPDATE partition_head SET last_offset = last_offset + $2 WHERE partition = $1", {partition, count}});
+    for (int64_t i = 0; i < count; ++i) {
+      const Item& item = *events[static_cast<size_t>(i)];
+      statements.push_back(
+          {"INSERT INTO event (feed_partition, feed_offset, event_id, ticket_id, type, message_id, create_time) "
+           "SELECT partition, last_offset - $2, $3, $4, CAST($5 AS INTEGER), $6, CAST($7 AS BIGINT) FROM "
+           "partition_head WHERE partition = $1",
+           {partition, count - 1 - i, DerivedId("event", item.message_id), item.ticket_id,
+            int64_t{item.opened ? v1::TicketEvent::TYPE_TICKET_OPENED : v1::TicketEvent::TYPE_REPLY_ADDED},
+            item.message_id, NowMs()}});
+    }
   }
-  for (const std::string& reference : ReferencesOf(p.content)) {
-    Params params{p.folder.mailbox.key, reference, ticket_id};
-    PS_CO_RETURN_IF_ERROR((co_await tx.Execute("INSERT INTO thread_reference (mailbox_key, internet_message_id, "
-                                               "ticket_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-                                               std::move(params)))
-                              .status());
+  PS_CO_ASSIGN_OR_RETURN(std::vector<sql::Result> done, co_await tx.ExecuteAll(std::move(statements)));
+  for (const sql::Result& one : done) {
+    if (one.changed != 1) co_return absl::InternalError("a partition of the feed has no head row");
   }
   co_return absl::OkStatus();
-}
-
-async::Task<absl::Status> AppendEvent(sql::Transaction& tx, const std::string& ticket_id, bool opened,
-                                      const std::string& message_id, const FeedInfo& feed) {
-  const int64_t partition = PartitionOf(ticket_id, feed.partitions);
-  Params head{partition};
-  PS_CO_ASSIGN_OR_RETURN(
-      sql::Result next, co_await tx.Execute("UPDATE partition_head SET last_offset = last_offset + 1 WHERE partition = "
-                                            "$1 RETURNING last_offset",
-                                            std::move(head)));
-  if (next.rows.empty()) co_return absl::InternalError(absl::StrCat("feed partition ", partition, " has no head row"));
-  Params params{partition,
-                next.rows[0].Int(0),
-                DerivedId("event", message_id),
-                ticket_id,
-                int64_t{opened ? v1::TicketEvent::TYPE_TICKET_OPENED : v1::TicketEvent::TYPE_REPLY_ADDED},
-                message_id,
-                NowMs()};
-  co_return (
-      co_await tx.Execute("INSERT INTO event (feed_partition, feed_offset, event_id, ticket_id, type, message_id, "
-                          "create_time) VALUES ($1, $2, $3, $4, $5, $6, $7)",
-                          std::move(params)))
-      .status();
 }
 
 }  // namespace
@@ -143,28 +237,29 @@ int PartitionOf(const std::string& ticket_id, int partitions) {
   return static_cast<unsigned char>(hash[0]) % partitions;
 }
 
-async::Task<absl::Status> Publish(sql::Transaction& tx, const Publication& p, const FeedInfo& feed) {
-  PS_CO_ASSIGN_OR_RETURN(sql::Result row,
-                         co_await tx.Execute("SELECT state, message_id FROM message WHERE mailbox_key = $1 AND "
-                                             "generation = $2 AND folder = $3 AND uid_validity = $4 AND uid = $5",
-                                             Identity(p)));
-  if (row.rows.empty()) co_return absl::InternalError("a message that was not listed can't be published");
-  const bool broken = DeliberatelyBroken("pending_closed_before_publication");
-  if (row.rows[0].Text(0) != "pending" && !broken) co_return absl::OkStatus();
-  const std::string message_id = row.rows[0].Text(1);
-  PS_CO_RETURN_IF_ERROR(co_await StoreContent(tx, message_id, p));
-
-  PS_CO_ASSIGN_OR_RETURN(std::optional<std::string> duplicate, co_await FindDuplicate(tx, p));
-  if (duplicate) {
-    co_return co_await Settle(tx, p, "duplicate", "The same mail was delivered before.", "", *duplicate);
+async::Task<absl::Status> PublishAll(sql::Transaction& tx, const std::vector<const Publication*>& publications,
+                                     const FeedInfo& feed) {
+  if (publications.empty()) co_return absl::OkStatus();
+  PS_CO_ASSIGN_OR_RETURN(std::vector<Item> items, co_await StillPending(tx, publications));
+  if (items.empty()) co_return absl::OkStatus();
+  PS_CO_RETURN_IF_ERROR(co_await StoreContents(tx, items));
+  // A mail that may find an earlier one of these (its bytes, a Message-ID) comes in a later wave, when that one is
+  // there.
+  size_t at = 0;
+  while (at < items.size()) {
+    std::set<std::string> traces;
+    std::vector<Item*> wave;
+    for (; at < items.size(); ++at) {
+      const std::vector<std::string> own = Traces(*items[at].p);
+      const bool depends = std::any_of(own.begin(), own.end(), [&traces](const auto& t) { return traces.contains(t); });
+      if (depends) break;
+      traces.insert(own.begin(), own.end());
+      wave.push_back(&items[at]);
+    }
+    PS_CO_RETURN_IF_ERROR(co_await PublishWave(tx, wave, feed));
   }
-  PS_CO_ASSIGN_OR_RETURN(std::optional<std::string> ticket, co_await FindTicket(tx, p.folder.mailbox.key, p.content));
-  const bool opened = !ticket.has_value();
-  const std::string ticket_id = ticket ? *ticket : DerivedId("ticket", message_id);
-  PS_CO_RETURN_IF_ERROR(co_await TouchTicket(tx, p, ticket_id, opened, message_id, feed));
-  PS_CO_RETURN_IF_ERROR(co_await AppendEvent(tx, ticket_id, opened, message_id, feed));
   Failpoint("publication.in_transaction");
-  co_return co_await Settle(tx, p, "published", "", ticket_id, "");
+  co_return co_await AppendEvents(tx, items, feed);
 }
 
 }  // namespace poststelle::fetcher

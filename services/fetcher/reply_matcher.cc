@@ -38,23 +38,19 @@ std::vector<std::string> ReferencesOf(const v1::Message& message) {
   return out;
 }
 
-async::Task<absl::StatusOr<std::optional<std::string>>> FindTicket(sql::Transaction& tx, const std::string& mailbox_key,
-                                                                   const v1::Message& message) {
+std::vector<sql::Statement> TicketLookups(const std::string& mailbox_key, const v1::Message& message) {
+  std::vector<sql::Statement> out;
   const std::string sender = absl::AsciiStrToLower(message.from().address());
-  if (sender.empty()) co_return std::nullopt;
+  if (sender.empty()) return out;
   for (const std::string& reference : ReferencesOf(message)) {
     if (reference == message.message_id()) continue;
-    std::vector<sql::Value> params{mailbox_key, reference, sender};
-    PS_CO_ASSIGN_OR_RETURN(
-        sql::Result found,
-        co_await tx.Execute(
-            "SELECT t.ticket_id FROM thread_reference r JOIN ticket t ON t.ticket_id = r.ticket_id "
-            "JOIN ticket_participant p ON p.ticket_id = t.ticket_id AND p.address = $3 "
-            "WHERE r.mailbox_key = $1 AND r.internet_message_id = $2 ORDER BY t.create_time DESC, t.ticket_id LIMIT 1",
-            std::move(params)));
-    if (!found.rows.empty()) co_return found.rows[0].Text(0);
+    out.push_back(
+        {"SELECT t.ticket_id FROM thread_reference r JOIN ticket t ON t.ticket_id = r.ticket_id "
+         "JOIN ticket_participant p ON p.ticket_id = t.ticket_id AND p.address = $3 "
+         "WHERE r.mailbox_key = $1 AND r.internet_message_id = $2 ORDER BY t.create_time DESC, t.ticket_id LIMIT 1",
+         {mailbox_key, reference, sender}});
   }
-  co_return std::nullopt;
+  return out;
 }
 
 }  // namespace poststelle::fetcher

@@ -1,7 +1,6 @@
 // Which ticket a mail answers (SPEC §5.9): only on proof.
 #pragma once
 
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -9,10 +8,10 @@
 
 namespace poststelle::fetcher {
 
-// The ticket that `message` joins: one whose Message-ID it names in In-Reply-To or References, nearest first, if its
-// sender takes part in that ticket. A known Message-ID from a stranger opens a new ticket.
-async::Task<absl::StatusOr<std::optional<std::string>>> FindTicket(sql::Transaction& tx, const std::string& mailbox_key,
-                                                                   const v1::Message& message);
+// The lookups of the ticket that `message` joins: one whose Message-ID it names in In-Reply-To or References, nearest
+// first, if its sender takes part in that ticket. Each answers with at most one ticket id; the first answer counts. A
+// known Message-ID from a stranger finds none: it opens a new ticket.
+std::vector<sql::Statement> TicketLookups(const std::string& mailbox_key, const v1::Message& message);
 
 // Lower-cased addresses of everybody whom `message` makes a participant (From, Reply-To, To, Cc), without repeats; at
 // most 200.

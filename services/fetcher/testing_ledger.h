@@ -79,7 +79,8 @@ class LedgerTest : public ::testing::Test {
   }
 
   absl::Status Publish(const Publication& p) {
-    return Write([&](sql::Transaction& tx) { return fetcher::Publish(tx, p, feed_); });
+    const std::vector<const Publication*> one{&p};
+    return Write([&](sql::Transaction& tx) { return PublishAll(tx, one, feed_); });
   }
 
   int64_t Count(std::string_view query) {

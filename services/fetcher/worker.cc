@@ -2,6 +2,9 @@
 
 #include <algorithm>
 
+#include "absl/strings/ascii.h"
+#include "libs/base/failpoint.h"
+#include "libs/base/status_macros.h"
 #include "libs/observe/log.h"
 #include "services/fetcher/failure_policy.h"
 
@@ -14,6 +17,12 @@ constexpr int kClaimBatch = 64;
 constexpr double kJitter = 0.05;
 constexpr absl::Duration kRedisRetry = absl::Seconds(1);
 constexpr absl::Duration kMaxIdle = absl::Seconds(1);
+// Looking more often than this finds little more and costs Redis a scan of what is others' turn.
+constexpr absl::Duration kMinPause = absl::Milliseconds(20);
+// Ends of polls are told together, this long after the first.
+constexpr absl::Duration kFinishLinger = absl::Milliseconds(3);
+// How long a poll waits for a free connection to its host before it makes room for other mailboxes.
+constexpr absl::Duration kConnectionPatience = absl::Seconds(5);
 
 absl::Duration IntervalOf(const config::v1::Mailbox& mailbox) {
   const auto& interval = mailbox.import_options().fetch_interval();
@@ -41,19 +50,24 @@ struct Worker::Running {
   std::atomic<bool> stop{false};
   async::TaskScope scope;  // the poll itself; what gives the lease back runs outside of it
   absl::StatusOr<FetchReport> report = absl::UnknownError("the poll did not end");
+  bool begun = false;    // it had a connection to its host
   bool again = false;    // the mailbox changed meanwhile: poll at once (under mutex_)
   bool removed = false;  // deleted or disabled (under mutex_)
+  bool taken = false;    // the schedule says that another worker holds it (under mutex_)
 };
 
-Worker::Worker(FetchContext& context, MailboxCatalog& catalog, lease::Schedule& schedule, WorkerOptions options,
-               std::function<void(bool)> redis_ready)
+Worker::Worker(FetchContext& context, MailboxCatalog& catalog, lease::Schedule& schedule,
+               lease::ConnectionLimits& limits, WorkerOptions options, std::function<void(bool)> redis_ready)
     : context_(context),
       catalog_(catalog),
       schedule_(schedule),
+      limits_(limits),
       options_(options),
       redis_ready_(std::move(redis_ready)),
       wake_(context.executor),
       changed_(context.executor),
+      finished_event_(context.executor),
+      claiming_(context.executor),
       loops_(context.executor),
       polls_(context.executor) {}
 
@@ -61,9 +75,10 @@ Worker::~Worker() { Drain(); }
 
 void Worker::Start() {
   catalog_.OnChange([this](const CatalogChange& change) { OnCatalogChange(change); });
-  loops_.Spawn(ClaimLoop());
+  claiming_.Spawn(ClaimLoop());
   loops_.Spawn(RenewLoop());
   loops_.Spawn(ApplyChanges());
+  loops_.Spawn(FinishLoop());
 }
 
 void Worker::Drain() {
@@ -74,9 +89,26 @@ void Worker::Drain() {
     for (auto& [id, running] : running_) running->Stop();
   }
   catalog_.OnChange(nullptr);
+  wake_.Notify();
+  // Not cancelled: an answer to a claim that nobody reads would be a mailbox that waits for the end of its lease.
+  claiming_.JoinBlocking();
+  polls_.JoinBlocking();
   loops_.Cancel();
   loops_.JoinBlocking();
-  polls_.JoinBlocking();
+  async::TaskScope last(context_.executor);
+  last.Spawn([](Worker& worker) -> async::Task<void> {
+    absl::Status told = co_await worker.FlushFinished();
+    if (told.ok()) told = co_await worker.schedule_.Leave();
+    // Redis away: the leases run out by themselves.
+    if (!told.ok())
+      observe::Log(observe::Level::kInfo, "schedule.leave_failed", {{"error", std::string(told.message())}});
+  }(*this));
+  last.JoinBlocking();
+}
+
+bool Worker::draining() const {
+  std::lock_guard lock(mutex_);
+  return draining_;
 }
 
 void Worker::OnCatalogChange(const CatalogChange& change) {
@@ -88,6 +120,8 @@ void Worker::OnCatalogChange(const CatalogChange& change) {
       it->second->again = !gone;
       it->second->removed = gone;
       it->second->Stop();  // what was listed with the old settings is finished with the new ones
+    } else if (gone) {
+      mine_.erase(change.mailbox_id);
     }
   }
   changed_.Notify();
@@ -106,13 +140,16 @@ async::Task<void> Worker::ApplyChanges() {
       MailboxRef mailbox = catalog_.Find(id);
       absl::Status done;
       if (mailbox != nullptr && mailbox->enabled()) {
-        std::vector<std::pair<std::string, absl::Duration>> entry{{id, absl::ZeroDuration()}};
+        lease::Member member;
+        member.id = id;
+        std::vector<lease::Member> entry{member};
         done = co_await schedule_.Register(std::move(entry), false);
         if (done.ok()) done = co_await schedule_.Touch(id);
       } else {
         done = co_await schedule_.Remove(id);
       }
       if (done.ok()) continue;
+      if (absl::IsCancelled(done)) co_return;
       observe::Log(observe::Level::kWarning, "schedule.change_failed",
                    {{"mailbox", id}, {"error", std::string(done.message())}});
       std::lock_guard lock(mutex_);
@@ -128,85 +165,190 @@ size_t Worker::free_sessions() const {
   return running_.size() >= max ? 0 : max - running_.size();
 }
 
-// Fills the schedule from the catalog: at start, and after Redis was wiped. Spread over a lease time, without a herd.
+// Fills the schedule from the catalog: at start, and after Redis was wiped. What this worker polls or polled last takes
+// its place and its due time again; the rest is spread over a lease time, without a herd, and later than the others
+// need to take their own places again. A proposal is kept over further wipes, so that its time does come.
 async::Task<absl::Status> Worker::RegisterAll() {
-  std::vector<std::pair<std::string, absl::Duration>> entries;
+  std::vector<lease::Member> members;
+  const absl::Time now = absl::Now();
   for (const MailboxRef& mailbox : catalog_.List()) {
     if (!mailbox->enabled()) continue;
-    const std::string id = MailboxIdOf(mailbox->name());
-    const double share = static_cast<double>(std::hash<std::string>()(id) % 1000) / 1000.0;
-    entries.emplace_back(id, std::min(options_.lease, IntervalOf(*mailbox)) * share);
+    lease::Member member;
+    member.id = MailboxIdOf(mailbox->name());
+    {
+      std::lock_guard lock(mutex_);
+      if (running_.contains(member.id)) {
+        member.delay = options_.lease;
+        member.mine = true;
+      } else if (auto it = mine_.find(member.id); it != mine_.end()) {
+        member.delay = it->second.due - now;
+        member.mine = true;
+      }
+    }
+    if (!member.mine) {
+      absl::Time& due = proposed_[member.id];
+      if (now - due > 3 * options_.lease) {
+        const double part = 0.2 + 0.8 * static_cast<double>(std::hash<std::string>()(member.id) % 1000) / 1000.0;
+        due = now + std::min(options_.lease, IntervalOf(*mailbox)) * part;
+      }
+      member.delay = due - now;
+    }
+    members.push_back(std::move(member));
   }
-  co_return co_await schedule_.Register(std::move(entries), true);
+  co_return co_await schedule_.Register(std::move(members), true);
 }
 
 async::Task<void> Worker::ClaimLoop() {
-  while (true) {
+  while (!draining()) {
     absl::Duration idle = kMaxIdle;
-    absl::Status status;
     if (!catalog_.synced()) {
       idle = absl::Milliseconds(100);
     } else {
-      if (!registered_) status = co_await RegisterAll();
-      if (status.ok()) registered_ = true;
-      for (int shard = 0; shard < lease::kShards && status.ok(); ++shard) {
-        absl::StatusOr<absl::Duration> next = co_await ClaimShard(shard);
-        status = next.status();
-        if (next.ok()) idle = std::min(idle, *next);
+      absl::Status status = co_await ClaimAll(idle);
+      if (absl::IsCancelled(status)) co_return;
+      {
+        std::lock_guard lock(mutex_);
+        away_ = !status.ok();
       }
       redis_ready_(status.ok());
+      if (!status.ok()) {
+        observe::Log(observe::Level::kWarning, "schedule.unavailable", {{"error", std::string(status.message())}});
+        registered_ = false;  // it may come back empty
+        idle = kRedisRetry;
+        absl::Status polled = co_await PollMineWithoutRedis(idle);
+        if (!polled.ok()) {
+          observe::Log(observe::Level::kWarning, "poll.fences_unreadable", {{"error", std::string(polled.message())}});
+        }
+      }
     }
-    if (!status.ok() && !absl::IsCancelled(status)) {
-      observe::Log(observe::Level::kWarning, "schedule.unavailable", {{"error", std::string(status.message())}});
-      idle = kRedisRetry;
-    }
-    if (absl::Status s = co_await wake_.Wait(std::max(idle, absl::Milliseconds(5))); absl::IsCancelled(s)) co_return;
+    (co_await wake_.Wait(std::max(idle, kMinPause))).IgnoreError();
   }
 }
 
-// Claims what is due in one shard; returns when to look again.
-async::Task<absl::StatusOr<absl::Duration>> Worker::ClaimShard(int shard) {
-  const int wanted = static_cast<int>(std::min<size_t>(free_sessions(), kClaimBatch));
-  if (wanted == 0) co_return kMaxIdle;
-  absl::StatusOr<lease::ClaimResult> claimed = co_await schedule_.Claim(shard, wanted);
-  if (!claimed.ok()) co_return claimed.status();
-  if (claimed->wiped) {
-    absl::Status registered = co_await RegisterAll();
-    if (!registered.ok()) co_return registered;
+// One round over the shards. `idle` becomes shorter where something is due before.
+async::Task<absl::Status> Worker::ClaimAll(absl::Duration& idle) {
+  if (!registered_) PS_CO_RETURN_IF_ERROR(co_await RegisterAll());
+  registered_ = true;
+  int64_t members = 0;
+  int64_t held = 0;
+  int workers = 1;
+  for (int shard = 0; shard < lease::kShards; ++shard) {
+    if (draining()) co_return absl::OkStatus();
+    PS_CO_ASSIGN_OR_RETURN(lease::ClaimResult claimed, co_await ClaimShard(shard));
+    members += claimed.members;
+    held += claimed.held;
+    workers = std::max(workers, claimed.workers);
+    if (claimed.wiped) registered_ = false;
+    if (claimed.next_due_in) idle = std::min(idle, *claimed.next_due_in);
   }
-  for (const lease::Claimed& claim : claimed->claims) {
+  if (!registered_) idle = absl::ZeroDuration();
+  // Nobody can start more than it may: a worker at its limit is woken by the end of a poll.
+  if (free_sessions() == 0) idle = kMaxIdle;
+  context_.metrics.held.Set(static_cast<double>(held));
+  context_.metrics.workers.Set(workers);
+  std::lock_guard lock(mutex_);
+  held_ = held;
+  share_ = (members + workers - 1) / workers;
+  co_return absl::OkStatus();
+}
+
+// Claims what is due in one shard and starts the polls.
+async::Task<absl::StatusOr<lease::ClaimResult>> Worker::ClaimShard(int shard) {
+  const int wanted = static_cast<int>(std::min<size_t>(free_sessions(), kClaimBatch));
+  bool hungry = false;
+  {
+    std::lock_guard lock(mutex_);
+    hungry = share_ == 0 || held_ < share_;
+  }
+  PS_CO_ASSIGN_OR_RETURN(lease::ClaimResult claimed, co_await schedule_.Claim(shard, wanted, hungry));
+  for (const lease::Claimed& claim : claimed.claims) {
     MailboxRef mailbox = catalog_.Find(claim.id);
     if (mailbox == nullptr || !mailbox->enabled()) {
-      absl::Status removed = co_await schedule_.Remove(claim.id);
-      if (!removed.ok()) co_return removed;
+      PS_CO_RETURN_IF_ERROR(co_await schedule_.Remove(claim.id));
       continue;
     }
-    auto running = std::make_shared<Running>(context_.executor);
-    running->mailbox_id = claim.id;
-    const FolderKey folder = FolderKeyOf(*mailbox);
-    {
+    context_.metrics.lateness.Observe(absl::ToDoubleSeconds(claim.late));
+    if (!claim.unbroken) {
       std::lock_guard lock(mutex_);
-      if (draining_ || running_.contains(claim.id)) continue;
-      std::shared_ptr<Hold>& hold = holds_[claim.id];
-      const bool same = hold != nullptr && hold->folder.mailbox.key == folder.mailbox.key &&
-                        hold->folder.generation == folder.generation && hold->folder.folder == folder.folder;
-      // A lease that somebody else held in between, or that Redis forgot, is a broken one: cursor and fence anew.
-      if (!claim.unbroken || !same || hold->lost) {
-        hold = std::make_shared<Hold>();
-        hold->folder = folder;
-      }
-      running->hold = hold;
-      running_[claim.id] = running;
+      ++held_;
     }
-    polls_.Spawn(RunOne(running, mailbox));
+    if (StartPoll(mailbox, claim.unbroken)) continue;
+    std::lock_guard lock(mutex_);
+    if (running_.contains(claim.id)) continue;  // its lease ran out under its poll, which is still ours: renewed
+    lease::Finished back;
+    back.id = claim.id;
+    back.keep = false;
+    finished_.push_back(std::move(back));
   }
-  if (static_cast<int>(claimed->claims.size()) == wanted) co_return absl::ZeroDuration();
-  co_return claimed->next_due_in.value_or(kMaxIdle);
+  co_return claimed;
+}
+
+// False while draining, or when it is being polled.
+bool Worker::StartPoll(const MailboxRef& mailbox, bool unbroken) {
+  auto running = std::make_shared<Running>(context_.executor);
+  running->mailbox_id = MailboxIdOf(mailbox->name());
+  const FolderKey folder = FolderKeyOf(*mailbox);
+  {
+    std::lock_guard lock(mutex_);
+    if (draining_ || running_.contains(running->mailbox_id)) return false;
+    Mine& mine = mine_[running->mailbox_id];
+    const bool same = mine.hold != nullptr && mine.hold->folder.mailbox.key == folder.mailbox.key &&
+                      mine.hold->folder.generation == folder.generation && mine.hold->folder.folder == folder.folder;
+    // A lease that somebody else held in between, or that Redis forgot, is a broken one: cursor and fence anew.
+    if (!unbroken || !same || mine.hold->lost) {
+      mine.hold = std::make_shared<Hold>();
+      mine.hold->folder = folder;
+    }
+    running->hold = mine.hold;
+    running_[running->mailbox_id] = running;
+  }
+  polls_.Spawn(RunOne(running, mailbox));
+  return true;
+}
+
+// Goes on with what this worker polled last; whoever took one of these over meanwhile has moved its fence.
+async::Task<absl::Status> Worker::PollMineWithoutRedis(absl::Duration& idle) {
+  std::vector<std::shared_ptr<Hold>> due;
+  const absl::Time now = absl::Now();
+  size_t room = free_sessions();
+  {
+    std::lock_guard lock(mutex_);
+    for (const auto& [id, mine] : mine_) {
+      if (running_.contains(id) || mine.hold == nullptr) continue;
+      if (mine.due > now) {
+        idle = std::min(idle, mine.due - now);
+      } else if (due.size() < room) {
+        due.push_back(mine.hold);
+      }
+    }
+  }
+  if (due.empty()) co_return absl::OkStatus();
+  std::vector<int64_t> fences;
+  sql::Work work = [&due, &fences](sql::Transaction& tx) -> async::Task<absl::Status> {
+    std::vector<std::string> keys;
+    for (const std::shared_ptr<Hold>& hold : due) keys.push_back(hold->folder.mailbox.key);
+    PS_CO_ASSIGN_OR_RETURN(fences, co_await ReadFences(tx, keys));
+    co_return absl::OkStatus();
+  };
+  PS_CO_RETURN_IF_ERROR(co_await context_.database.Read(work));
+  for (size_t i = 0; i < due.size(); ++i) {
+    const std::string& id = due[i]->folder.mailbox.id;
+    MailboxRef mailbox = catalog_.Find(id);
+    if (mailbox == nullptr || !mailbox->enabled() || fences[i] != due[i]->seen_fence) {
+      std::lock_guard lock(mutex_);
+      mine_.erase(id);
+      continue;
+    }
+    StartPoll(mailbox, true);
+  }
+  co_return absl::OkStatus();
 }
 
 async::Task<void> Worker::RenewLoop() {
   while (true) {
     if (absl::Status s = co_await async::Sleep(options_.renew_every); absl::IsCancelled(s)) co_return;
+    co_await limits_.Sweep();
+    if (DeliberatelyBroken("lease_not_renewed")) continue;
     std::vector<std::string> ids;
     {
       std::lock_guard lock(mutex_);
@@ -215,51 +357,95 @@ async::Task<void> Worker::RenewLoop() {
     if (ids.empty()) continue;
     absl::StatusOr<std::vector<lease::RenewAnswer>> answers = co_await schedule_.Renew(ids);
     if (!answers.ok()) continue;  // Redis is away: go on; the fence decides who may write
-    std::vector<std::pair<std::string, absl::Duration>> absent;
+    std::vector<lease::Member> absent;
     {
       std::lock_guard lock(mutex_);
       for (size_t i = 0; i < ids.size(); ++i) {
-        if ((*answers)[i] == lease::RenewAnswer::kAbsent) absent.emplace_back(ids[i], options_.lease);
         auto it = running_.find(ids[i]);
-        if ((*answers)[i] == lease::RenewAnswer::kLost && it != running_.end()) it->second->Stop();
+        if (it == running_.end()) continue;
+        if ((*answers)[i] == lease::RenewAnswer::kLost) {
+          it->second->taken = true;
+          it->second->Stop();
+        } else if ((*answers)[i] == lease::RenewAnswer::kAbsent) {
+          lease::Member member;
+          member.id = ids[i];
+          member.delay = options_.lease;
+          member.mine = true;
+          absent.push_back(std::move(member));
+        }
       }
     }
-    if (!absent.empty()) {
-      absl::Status registered = co_await schedule_.Register(std::move(absent), false);
-      if (!registered.ok()) continue;  // the next turn tries again
-    }
+    if (absent.empty()) continue;
+    absl::Status registered = co_await schedule_.Register(std::move(absent), false);
+    if (!registered.ok()) continue;  // the next turn tries again
   }
+}
+
+// Tells the schedule of polls that ended, many at once.
+async::Task<void> Worker::FinishLoop() {
+  while (true) {
+    if (absl::Status s = co_await finished_event_.Wait(kMaxIdle); absl::IsCancelled(s)) co_return;
+    if (absl::Status s = co_await async::Sleep(kFinishLinger); absl::IsCancelled(s)) co_return;
+    absl::Status told = co_await FlushFinished();
+    if (!told.ok() && !absl::IsCancelled(told)) {
+      // Their leases run out, or the schedule is filled anew.
+      observe::Log(observe::Level::kInfo, "schedule.done_failed", {{"error", std::string(told.message())}});
+    }
+    wake_.Notify();
+  }
+}
+
+async::Task<absl::Status> Worker::FlushFinished() {
+  std::vector<lease::Finished> finished;
+  {
+    std::lock_guard lock(mutex_);
+    finished.swap(finished_);
+  }
+  if (finished.empty()) co_return absl::OkStatus();
+  co_return co_await schedule_.Done(std::move(finished));
 }
 
 async::Task<void> Worker::Fetch(Running& running, MailboxRef mailbox) {
+  const std::string host = absl::AsciiStrToLower(mailbox->connection().host());
+  const std::string& login = mailbox->password_authentication().login_name();
+  auto permit = co_await limits_.Acquire(host, login.empty() ? mailbox->address() : login, kConnectionPatience);
+  if (!permit.ok()) {
+    running.report = permit.status();
+    co_return;
+  }
+  running.begun = true;
+  context_.board.PollStarted(running.mailbox_id, absl::Now());
   running.report = co_await RunFetch(context_, std::move(mailbox), *running.hold, running.stop);
 }
 
-// Takes back the attempts that this process counted for the mailbox. Without a fence it counted none.
+// Takes back the attempts that this process counted for the mailbox.
 async::Task<void> Worker::Uncount(Running& running) {
-  if (running.hold->fence == 0) co_return;
-  const FolderKey folder = running.hold->folder;
-  auto uncount = [this, folder](sql::Transaction& tx) {
-    return UncountAttempts(tx, folder, context_.committer.holder());
+  Hold& hold = *running.hold;
+  if (hold.begun.empty()) co_return;
+  // Not behind the fence: whoever holds the mailbox now, this process lives, so its attempts were no deaths.
+  sql::Work work = [this, &hold](sql::Transaction& tx) {
+    return UncountAttempts(tx, hold.begun, context_.committer.holder());
   };
-  absl::Status uncounted = co_await context_.committer.Commit(*running.hold, uncount);
-  if (!uncounted.ok()) {
-    observe::Log(observe::Level::kInfo, "poll.uncount_failed",
-                 {{"mailbox", running.mailbox_id}, {"error", std::string(uncounted.message())}});
+  absl::Status uncounted = co_await context_.database.Write(work);
+  if (uncounted.ok()) {
+    hold.begun.clear();
+    co_return;
   }
+  observe::Log(observe::Level::kInfo, "poll.uncount_failed",
+               {{"mailbox", running.mailbox_id}, {"error", std::string(uncounted.message())}});
 }
 
 // Polls once; returns when to poll again.
 async::Task<absl::Duration> Worker::Poll(Running& running, const MailboxRef& mailbox) {
   const absl::Time started = absl::Now();
   const absl::Duration interval = IntervalOf(*mailbox);
-  context_.board.PollStarted(running.mailbox_id, started);
   context_.metrics.sessions.Increment();
   running.scope.Spawn(Fetch(running, mailbox));
   co_await running.scope.Join();
   const absl::StatusOr<FetchReport>& report = running.report;
   context_.metrics.sessions.Decrement();
   if (report.ok()) {
+    running.hold->begun.clear();
     const absl::Duration next = Jittered(interval, running.mailbox_id);
     context_.metrics.polls_ok.Increment();
     context_.board.PollSucceeded(running.mailbox_id, started, absl::Now() + next, report->notice);
@@ -270,26 +456,25 @@ async::Task<absl::Duration> Worker::Poll(Running& running, const MailboxRef& mai
     co_return next;
   }
   const absl::Status& status = report.status();
-  if (running.stop || absl::IsCancelled(status)) {
-    // An orderly end is no death: what was counted as begun is taken back (I4).
-    co_await Uncount(running);
+  // This process lives: what it began and could not finish was no death (I4), whoever tries next.
+  co_await Uncount(running);
+  if (running.begun) {
+    // Whatever was in hand, the next poll reads the cursor anew.
     running.hold->cursor_known = false;
     running.hold->fence = 0;
-    co_return absl::ZeroDuration();
+  }
+  if (running.stop || absl::IsCancelled(status)) co_return absl::ZeroDuration();
+  if (!running.begun && absl::IsResourceExhausted(status)) {
+    context_.metrics.crowded.Increment();
+    co_return Jittered(absl::Seconds(1), running.mailbox_id);
   }
   if (absl::IsAborted(status)) {
     // Fenced, or the cursor moved: nothing is wrong with the mailbox.
+    if (running.hold->lost) context_.metrics.fenced.Increment();
     observe::Log(observe::Level::kInfo, "poll.given_up",
                  {{"mailbox", running.mailbox_id}, {"reason", std::string(status.message())}});
-    running.hold->cursor_known = false;
-    running.hold->fence = 0;
-    co_return absl::Seconds(1);
+    co_return std::min(interval, absl::Seconds(1));
   }
-  // This process lives: what it began and could not finish was no death (I4), whoever tries next.
-  if (!running.hold->lost) co_await Uncount(running);
-  // Whatever was in hand, the next poll reads the cursor anew.
-  running.hold->cursor_known = false;
-  running.hold->fence = 0;
   const Failure failure = Classify(status, *mailbox);
   const int failures = context_.board.PollFailed(running.mailbox_id, failure.reason, failure.reason_text, absl::Now());
   const absl::Duration next = RetryDelay(failure, failures, interval);
@@ -302,33 +487,35 @@ async::Task<absl::Duration> Worker::Poll(Running& running, const MailboxRef& mai
 
 async::Task<void> Worker::RunOne(std::shared_ptr<Running> running, MailboxRef mailbox) {
   const absl::Duration next = co_await Poll(*running, mailbox);
-  bool draining = false;
+  const std::string& id = running->mailbox_id;
   bool removed = false;
-  bool again = false;
   {
     std::lock_guard lock(mutex_);
-    draining = draining_;
+    // Before the schedule hears of it: once it is due again, a claim must find it idle here.
+    running_.erase(id);
     removed = running->removed;
-    again = running->again;
+    lease::Finished finished;
+    finished.id = id;
+    finished.delay = running->again || draining_ ? absl::ZeroDuration() : next;
+    const bool too_many = share_ > 0 && held_ > share_;
+    const bool lost = running->taken || (away_ && running->hold->lost);
+    finished.keep = !draining_ && !too_many && !lost;
+    if (finished.keep && !removed) {
+      mine_[id].due = absl::Now() + finished.delay;
+    } else {
+      mine_.erase(id);
+    }
+    if (too_many && !removed) --held_;
+    if (!removed) finished_.push_back(std::move(finished));
   }
-  absl::Status ended;
   if (removed) {
-    ended = co_await schedule_.Remove(running->mailbox_id);
-  } else if (draining) {
-    ended = co_await schedule_.Release(running->mailbox_id);
-  } else {
-    ended = co_await schedule_.Done(running->mailbox_id, again ? absl::ZeroDuration() : next);
+    absl::Status ended = co_await schedule_.Remove(id);
+    if (!ended.ok()) {
+      observe::Log(observe::Level::kInfo, "schedule.done_failed",
+                   {{"mailbox", id}, {"error", std::string(ended.message())}});
+    }
   }
-  if (!ended.ok()) {
-    observe::Log(observe::Level::kInfo, "schedule.done_failed",
-                 {{"mailbox", running->mailbox_id}, {"error", std::string(ended.message())}});
-  }
-  {
-    std::lock_guard lock(mutex_);
-    running_.erase(running->mailbox_id);
-    if (removed) holds_.erase(running->mailbox_id);
-  }
-  if (next < kMaxIdle || again) wake_.Notify();
+  finished_event_.Notify();
 }
 
 }  // namespace poststelle::fetcher
