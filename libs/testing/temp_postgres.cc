@@ -128,6 +128,7 @@ std::string TempPostgres::NewDatabase() {
 }
 
 std::vector<pid_t> TempPostgres::Processes() const {
+  if (server_ <= 0) throw std::logic_error("the server is down");  // -1 would be every process there is
   std::vector<pid_t> out{server_};
   for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
     std::ifstream file(entry.path() / "stat");

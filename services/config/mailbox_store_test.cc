@@ -36,7 +36,7 @@ class StoreTest : public ::testing::Test {
  protected:
   StoreTest() {
     std::filesystem::create_directory(directory_);
-    auto opened = sql::Open("sqlite:" + (directory_ / "config.db").string());
+    auto opened = sql::Open(runtime_.executor(), "sqlite:" + (directory_ / "config.db").string());
     if (!opened.ok()) throw std::runtime_error(opened.status().ToString());
     database_ = std::move(*opened);
   }

@@ -39,7 +39,10 @@ class PageTest : public LedgerTest {
   std::shared_ptr<grpc::Channel> channel_;
 };
 
-TEST_F(PageTest, Events) {
+INSTANTIATE_TEST_SUITE_P(Engines, PageTest, ::testing::Values(sql::Engine::kSqlite, sql::Engine::kPostgres),
+                         [](const auto& info) { return testing::EngineName(info.param); });
+
+TEST_P(PageTest, Events) {
   constexpr int kEvents = 8;
   for (uint32_t uid = 1; uid <= kEvents; ++uid) {
     ASSERT_TRUE(List(uid).ok());
@@ -71,7 +74,7 @@ TEST_F(PageTest, Events) {
   EXPECT_EQ(seen, kEvents);
 }
 
-TEST_F(PageTest, TicketsAndQuarantine) {
+TEST_P(PageTest, TicketsAndQuarantine) {
   constexpr int kEntries = 70;
   const std::string large(100 << 10, 's');
   for (int i = 0; i < kEntries; ++i) {

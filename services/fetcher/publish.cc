@@ -176,7 +176,7 @@ void AppendOutcome(const Item& item, Statements& out) {
   params.emplace_back(NowMs());
   params.emplace_back(OptionalBlob(p.anchor));
   params.emplace_back(OptionalBlob(p.digest));
-  params.emplace_back(OptionalText(p.content.message_id()));
+  params.emplace_back(OptionalText(IndexKey(p.content.message_id())));
   params.emplace_back(OptionalBlob(p.raw ? p.raw->sha256 : std::string()));
   params.emplace_back(OptionalText(item.ticket_id));
   params.emplace_back(OptionalText(item.duplicate_of));

@@ -1,14 +1,14 @@
-// A ledger in a temporary folder, and short ways to drive it from a test. For tests only.
+// An empty ledger on either engine, and short ways to drive it from a test. For tests only.
 #pragma once
 
 #include <gtest/gtest.h>
 
-#include <filesystem>
 #include <memory>
 #include <string>
 
 #include "libs/async/runtime.h"
 #include "libs/base/ids.h"
+#include "libs/testing/temp_database.h"
 #include "services/fetcher/committer.h"
 #include "services/fetcher/ledger.h"
 #include "services/fetcher/publish.h"
@@ -21,12 +21,10 @@ async::Task<void> StoreResult(async::Task<T> task, std::optional<T>& out) {
   out.emplace(co_await std::move(task));
 }
 
-class LedgerTest : public ::testing::Test {
+class LedgerTest : public ::testing::TestWithParam<sql::Engine> {
  protected:
   LedgerTest() {
-    directory_ = std::filesystem::temp_directory_path() / ("poststelle-ledger-" + RandomId());
-    std::filesystem::create_directory(directory_);
-    auto opened = sql::Open(runtime_.executor(), "sqlite:" + (directory_ / "ledger.db").string());
+    auto opened = sql::Open(runtime_.executor(), store_.url());
     if (!opened.ok()) throw std::runtime_error(opened.status().ToString());
     database_ = std::move(*opened);
     const absl::Status migrated = Await(sql::Migrate(*database_, LedgerMigrations()));
@@ -38,11 +36,6 @@ class LedgerTest : public ::testing::Test {
     folder_.mailbox.key = "support@1";
     folder_.folder = "INBOX";
   }
-  ~LedgerTest() override {
-    database_.reset();
-    std::filesystem::remove_all(directory_);
-  }
-
   template <typename T>
   T Await(async::Task<T> task) {
     std::optional<T> out;
@@ -95,7 +88,7 @@ class LedgerTest : public ::testing::Test {
     return count;
   }
 
-  std::filesystem::path directory_;
+  testing::TempDatabase store_{GetParam()};
   async::Runtime runtime_{2};
   std::unique_ptr<sql::Database> database_;
   FeedInfo feed_;

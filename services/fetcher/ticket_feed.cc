@@ -35,26 +35,26 @@ async::Task<absl::StatusOr<std::optional<TicketFeed::Grant>>> TicketFeed::Take(s
     Params find{name};
     PS_CO_ASSIGN_OR_RETURN(
         sql::Result found,
-        co_await tx.Execute("SELECT generation, holder, expire_time FROM subscription WHERE name = $1",
+        co_await tx.Execute("SELECT generation, holder, expire_time FROM subscription WHERE name = $1 FOR UPDATE",
                             std::move(find)));
     Grant g;
     if (found.rows.empty()) {
       g.generation = 1;
       PS_CO_ASSIGN_OR_RETURN(Offsets heads, co_await ReadHeads(tx));
       Params create{name, g.generation, holder, expires};
-      PS_CO_RETURN_IF_ERROR(
-          (co_await tx.Execute("INSERT INTO subscription (name, generation, holder, expire_time) VALUES "
-                               "($1, $2, $3, $4)",
-                               std::move(create)))
-              .status());
+      PS_CO_ASSIGN_OR_RETURN(
+          sql::Result created,
+          co_await tx.Execute("INSERT INTO subscription (name, generation, holder, expire_time) VALUES "
+                              "($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+                              std::move(create)));
+      if (created.changed == 0) co_return absl::OkStatus();  // somebody else created and took it in this moment
+      std::vector<sql::Statement> cursors;
       for (int p = 0; p < info_.partitions; ++p) {
         Params cursor{name, int64_t{p}, from_now ? heads[p] : int64_t{0}};
-        PS_CO_RETURN_IF_ERROR(
-            (co_await tx.Execute("INSERT INTO subscription_cursor (name, feed_partition, acknowledged) "
-                                 "VALUES ($1, $2, $3)",
-                                 std::move(cursor)))
-                .status());
+        cursors.push_back({"INSERT INTO subscription_cursor (name, feed_partition, acknowledged) VALUES ($1, $2, $3)",
+                           std::move(cursor)});
       }
+      PS_CO_RETURN_IF_ERROR((co_await tx.ExecuteAll(std::move(cursors))).status());
     } else {
       const bool held = !found.rows[0].Text(1).empty() && found.rows[0].Int(2) > now;
       if (held && found.rows[0].Text(1) != holder) co_return absl::OkStatus();
@@ -107,16 +107,16 @@ async::Task<absl::Status> TicketFeed::Leave(std::string name, int64_t generation
 
 async::Task<absl::Status> TicketFeed::Acknowledge(std::string name, int64_t generation, int partition, int64_t offset) {
   sql::Work work = [&](sql::Transaction& tx) -> async::Task<absl::Status> {
-    Params check{name, int64_t{partition}};
-    PS_CO_ASSIGN_OR_RETURN(
-        sql::Result found,
-        co_await tx.Execute(
-            "SELECT s.generation, h.last_offset FROM subscription s JOIN partition_head h ON h.partition = "
-            "$2 WHERE s.name = $1",
-            std::move(check)));
-    if (found.rows.empty()) co_return absl::InvalidArgumentError("acknowledge.position.partition names no partition");
-    if (found.rows[0].Int(0) != generation) co_return TakenOver(name);
-    if (offset < 1 || offset > found.rows[0].Int(1)) {
+    // The subscription's row is locked, not the partition's head: publications go on.
+    std::vector<sql::Statement> check{
+        {"SELECT generation FROM subscription WHERE name = $1 FOR UPDATE", {name}},
+        {"SELECT last_offset FROM partition_head WHERE partition = $1", {int64_t{partition}}}};
+    PS_CO_ASSIGN_OR_RETURN(std::vector<sql::Result> found, co_await tx.ExecuteAll(std::move(check)));
+    if (found[0].rows.empty() || found[1].rows.empty()) {
+      co_return absl::InvalidArgumentError("acknowledge.position.partition names no partition");
+    }
+    if (found[0].rows[0].Int(0) != generation) co_return TakenOver(name);
+    if (offset < 1 || offset > found[1].rows[0].Int(0)) {
       co_return absl::InvalidArgumentError("acknowledge.position.offset names no event of this partition");
     }
     Params move{name, int64_t{partition}, offset};
@@ -136,6 +136,7 @@ async::Task<absl::StatusOr<TicketFeed::Page>> TicketFeed::ReadPartition(int part
     PS_CO_ASSIGN_OR_RETURN(
         sql::Result last,
         co_await tx.Execute("SELECT last_offset FROM partition_head WHERE partition = $1", std::move(head)));
+    page.events.clear();
     page.last_offset = last.rows.empty() ? 0 : last.rows[0].Int(0);
     // Sizes before contents: a thousand events may be gigabytes.
     Params sizes{int64_t{partition}, after, int64_t{limit}};

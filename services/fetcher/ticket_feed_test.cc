@@ -7,7 +7,7 @@
 namespace poststelle::fetcher {
 namespace {
 
-TEST_F(LedgerTest, ASecondSubscriberWaitsAndTakesOverWhenTheFirstLeaves) {
+TEST_P(LedgerTest, ASecondSubscriberWaitsAndTakesOverWhenTheFirstLeaves) {
   TicketFeed feed(*database_, feed_);
   auto first = Await(feed.Take("desk", "a", false));
   ASSERT_TRUE(first.ok() && first->has_value());
@@ -21,7 +21,7 @@ TEST_F(LedgerTest, ASecondSubscriberWaitsAndTakesOverWhenTheFirstLeaves) {
   EXPECT_TRUE(absl::IsAborted(Await(feed.Keep("desk", "a", (*first)->generation))));
 }
 
-TEST_F(LedgerTest, AcknowledgementsAreCumulativeAndCheckedAgainstTheGeneration) {
+TEST_P(LedgerTest, AcknowledgementsAreCumulativeAndCheckedAgainstTheGeneration) {
   ASSERT_TRUE(List(1).ok());
   ASSERT_TRUE(Publish(Mail(1, "a@example.org", "1@x", "hello")).ok());
   TicketFeed feed(*database_, feed_);
