@@ -5,11 +5,13 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cstdlib>
+#include <filesystem>
 #include <future>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "libs/redis/cluster_client.h"
+#include "libs/base/ids.h"
 #include "libs/testing/await.h"
 #include "libs/testing/redis_server.h"
 #include "libs/testing/scripted_server.h"
@@ -320,6 +322,37 @@ TEST_F(RealTest, UsersPasswordsAndDatabases) {
   }
   const absl::Status status = Run(*Connect("redis://:top@" + at + "/99"), {"GET", "k"}).status();
   EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
+}
+
+// The system's trust store is named by SSL_CERT_FILE here; it is read at the dialer's first TLS connection.
+TEST_F(ClientTest, TlsToATrustedServerAndToNoOther) {
+  const std::filesystem::path folder = std::filesystem::temp_directory_path() / ("poststelle-tls-" + RandomId());
+  std::filesystem::create_directory(folder);
+  const std::string make =
+      absl::StrCat("cd ", folder.string(),
+                   " && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key "
+                   "-out pem -days 10 -subj /CN=test -addext subjectAltName=IP:127.0.0.1 2>/dev/null");
+  ASSERT_EQ(std::system(make.c_str()), 0);
+  const uint16_t port = testing::FreePort();
+  const std::string pem = (folder / "pem").string(), key = (folder / "key").string();
+  RedisServer server({"--tls-port", absl::StrCat(port), "--tls-cert-file", pem, "--tls-key-file", key,
+                      "--tls-ca-cert-file", pem, "--tls-auth-clients", "no", "--requirepass", "geheim"});
+  const std::string url = absl::StrCat("rediss://:geheim@127.0.0.1:", port);
+  const absl::Status untrusted = Run(*Connect(url), {"PING"}).status();
+  EXPECT_TRUE(absl::IsUnavailable(untrusted)) << untrusted;
+  setenv("SSL_CERT_FILE", pem.c_str(), 1);
+  dialer_ = net::MakeTcpDialer(runtime_.executor());
+  auto client = Connect(url);
+  EXPECT_EQ(Run(*client, {"PING"}).value_or(Reply{}).string, "PONG");
+  // Writing while reading, over TLS: many at once.
+  std::vector<std::optional<absl::StatusOr<Reply>>> replies(500);
+  async::TaskScope scope(runtime_.executor());
+  for (auto& reply : replies) scope.Spawn(testing::Into(client->Command({"INCR", "k"}), reply));
+  scope.JoinBlocking();
+  for (auto& reply : replies) EXPECT_TRUE(reply->ok()) << reply->status();
+  client->Stop();
+  unsetenv("SSL_CERT_FILE");
+  std::filesystem::remove_all(folder);
 }
 
 }  // namespace

@@ -23,6 +23,8 @@ class ScriptedServer {
     std::vector<std::string> ReadCommand();
     // False when the peer is gone.
     bool Write(const std::string& bytes);
+    // Until the peer has sent anything. False when it is gone.
+    bool WaitForBytes() { return !input_.empty() || ReadMore(); }
     // Until the peer is gone or the server ends.
     void WaitForEnd();
     bool ended() const { return server_.ended_; }
