@@ -2,9 +2,6 @@
 #include "libs/lease/schedule.h"
 
 #include <gtest/gtest.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -13,68 +10,24 @@
 #include "libs/lease/connection_limits.h"
 #include "libs/net/dialer.h"
 #include "libs/redis/client.h"
+#include "libs/testing/await.h"
+#include "libs/testing/redis_server.h"
 
 namespace poststelle::lease {
 namespace {
-
-uint16_t FreePort() {
-  const int fd = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  EXPECT_EQ(bind(fd, reinterpret_cast<sockaddr*>(&address), size), 0);
-  getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size);
-  close(fd);
-  return ntohs(address.sin_port);
-}
 
 async::Task<bool> Swept(ConnectionLimits& limits) {
   co_await limits.Sweep();
   co_return true;
 }
 
-template <typename T>
-async::Task<void> Into(async::Task<T> task, std::optional<T>& out) {
-  out.emplace(co_await std::move(task));
-}
+namespace testing = ::poststelle::testing;
 
 class ScheduleTest : public ::testing::Test {
  protected:
-  ScheduleTest() : port_(FreePort()), redis_(runtime_.executor(), *dialer_, Server()) { StartRedis(); }
-  ~ScheduleTest() override {
-    redis_.Stop();
-    StopRedis();
-  }
-  redis::Address Server() const {
-    redis::Address address;
-    address.host = "127.0.0.1";
-    address.port = port_;
-    return address;
-  }
-  void StartRedis() {
-    server_ = fork();
-    if (server_ == 0) {
-      if (freopen("/dev/null", "w", stdout) == nullptr) _exit(1);
-      execlp("redis-server", "redis-server", "--port", std::to_string(port_).c_str(), "--bind", "127.0.0.1", "--save",
-             "", "--appendonly", "no", nullptr);
-      _exit(1);
-    }
-    for (int i = 0; i < 100; ++i) {
-      if (Await(redis_.Command({"PING"})).ok()) return;
-      usleep(50'000);
-    }
-    ADD_FAILURE() << "redis-server did not start";
-  }
-  void StopRedis() {
-    kill(server_, SIGKILL);
-    waitpid(server_, nullptr, 0);
-  }
   template <typename T>
   T Await(async::Task<T> task) {
-    std::optional<T> out;
-    async::RunBlocking(runtime_.executor(), Into(std::move(task), out));
-    return std::move(*out);
+    return testing::Await(runtime_, std::move(task));
   }
   absl::Status Register(const std::string& id) {
     return Await(one_.Register({Member{id, absl::ZeroDuration(), false}}, true));
@@ -96,11 +49,10 @@ class ScheduleTest : public ::testing::Test {
   }
 
   static constexpr absl::Duration kLease = absl::Seconds(30);
-  const uint16_t port_;
-  pid_t server_ = -1;
+  testing::RedisServer server_;
   async::Runtime runtime_{2};
   std::unique_ptr<net::Dialer> dialer_ = net::MakeTcpDialer(runtime_.executor());
-  redis::Client redis_;
+  redis::Client redis_{runtime_.executor(), *dialer_, redis::ParseUrl(server_.url()).value()};
   RedisSchedule one_{redis_, "one", kLease};
   RedisSchedule two_{redis_, "two", kLease};
 };
@@ -186,9 +138,9 @@ TEST_F(ScheduleTest, AWipeIsNoticedAndForgottenScriptsAreSentAgain) {
 
 TEST_F(ScheduleTest, ARestartOfRedisIsSurvived) {
   ASSERT_TRUE(Register("a").ok());
-  StopRedis();
-  EXPECT_FALSE(Await(one_.Claim(ShardOf("a"), 1, true)).ok());
-  StartRedis();
+  server_.Kill();
+  EXPECT_FALSE(Await(one_.Claim(ShardOf("a"), 1)).ok());
+  server_.Start();
   EXPECT_TRUE(Claim(one_, "a").wiped);
 }
 
@@ -279,12 +231,12 @@ TEST_F(ConnectionLimitsTest, ADeadWorkersConnectionsAreForgotten) {
 }
 
 TEST_F(ConnectionLimitsTest, WithoutRedisEachWorkerKeepsToTheLimitsByItself) {
-  StopRedis();
+  server_.Kill();
   auto one = Take(here_, "a", absl::Seconds(10));
   auto two = Take(here_, "a", absl::Seconds(10));
   EXPECT_TRUE(one.ok() && two.ok());
   EXPECT_TRUE(absl::IsResourceExhausted(Take(here_, "a").status()));
-  StartRedis();
+  server_.Start();
 }
 
 }  // namespace

@@ -13,10 +13,12 @@
 #include <optional>
 #include <sstream>
 
+#include "absl/strings/str_cat.h"
 #include "libs/async/runtime.h"
 #include "libs/base/ids.h"
 #include "libs/net/dialer.h"
 #include "libs/net/resolver.h"
+#include "libs/testing/scripted_server.h"
 
 namespace poststelle::net {
 namespace {
@@ -235,6 +237,40 @@ Task<void> Hang(Dialer& dialer, uint16_t port, std::optional<absl::Status>& out)
   char buffer[8];
   auto got = co_await (*stream)->ReadSome(buffer, sizeof buffer, absl::Minutes(10));
   out = got.status();
+}
+
+// Wakes the stream before a read and during one; then bytes come, all of them.
+Task<void> WakeReads(Dialer& dialer, uint16_t port, async::TaskScope& scope, std::optional<std::string>& out) {
+  auto stream = co_await dialer.Dial("127.0.0.1", port, absl::Seconds(5));
+  struct Later {
+    static Task<void> Wake(Stream& stream) {
+      absl::Status slept = co_await async::Sleep(absl::Milliseconds(20));
+      if (slept.ok()) stream.Wake();
+    }
+  };
+  char buffer[64];
+  (*stream)->Wake();
+  auto before = co_await (*stream)->ReadSome(buffer, sizeof buffer, absl::Minutes(1));
+  scope.Spawn(Later::Wake(**stream));
+  auto during = co_await (*stream)->ReadSome(buffer, sizeof buffer, absl::Minutes(1));
+  absl::Status written = co_await (*stream)->Write("GET / HTTP/1.0\r\n\r\n", absl::Seconds(5));
+  auto bytes = co_await (*stream)->ReadSome(buffer, sizeof buffer, absl::Minutes(1));
+  out = before.value_or(99) == 0 && during.value_or(99) == 0 && written.ok() && bytes.ok()
+            ? std::string(buffer, *bytes)
+            : absl::StrCat(before.status().ToString(), during.status().ToString(), bytes.status().ToString());
+}
+
+TEST_F(NetTest, AWokenReadEndsWithNothingAndTheNextOneGoesOn) {
+  poststelle::testing::ScriptedServer server([](poststelle::testing::ScriptedServer::Connection& c) {
+    c.WaitForBytes();
+    c.Write("hello");
+    c.WaitForEnd();
+  });
+  std::optional<std::string> out;
+  async::TaskScope scope(runtime_.executor());
+  scope.Spawn(WakeReads(*dialer_, server.port(), scope, out));
+  scope.JoinBlocking();
+  EXPECT_EQ(*out, "hello");
 }
 
 TEST_F(NetTest, CancellingEndsAReadAtOnce) {

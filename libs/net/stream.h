@@ -44,14 +44,17 @@ bool IsNetError(const absl::Status& status);
 class Stream {
  public:
   virtual ~Stream() = default;
-  // At least one byte into buffer[0..size); 0 bytes is never returned: end of stream is kClosed. A TLS stream that
-  // ends without close_notify is kClosed as well and says so.
+  // At least one byte into buffer[0..size); 0 bytes is returned after Wake() only: end of stream is kClosed. A TLS
+  // stream that ends without close_notify is kClosed as well and says so.
   virtual asio::awaitable<absl::StatusOr<size_t>> ReadSome(char* buffer, size_t size, absl::Duration timeout) = 0;
   // All of `bytes`, which must stay alive until it returns.
   virtual asio::awaitable<absl::Status> Write(std::string_view bytes, absl::Duration timeout) = 0;
   // Upgrades to TLS in place (after STARTTLS, or first of all with implicit TLS).
   virtual asio::awaitable<absl::Status> StartTls(const TlsOptions& options, absl::Duration timeout) = 0;
   virtual bool is_tls() const = 0;
+  // Ends the pending ReadSome, or the next one, with 0 bytes: its coroutine has something to write meanwhile. Nothing
+  // is lost. Thread-safe while the stream lives.
+  virtual void Wake() = 0;
   // Ends the connection at once; pending operations fail with kClosed. Idempotent.
   virtual void Close() = 0;
 };

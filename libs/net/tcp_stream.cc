@@ -2,6 +2,7 @@
 
 #include <openssl/err.h>
 #include <asio/experimental/as_tuple.hpp>
+#include <asio/post.hpp>
 #include <asio/use_awaitable.hpp>
 
 #include <cerrno>
@@ -26,6 +27,8 @@ struct TcpStream::Core {
   asio::steady_timer timer;
   uint64_t armed = 0;  // counts up, so that a late expiry never hits the next operation
   bool expired = false;
+  bool reading = false;  // ReadSome waits for the socket
+  bool woken = false;    // by Wake, until ReadSome has said so
 };
 
 TcpStream::TcpStream(asio::ip::tcp::socket socket, std::shared_ptr<TlsContexts> contexts, std::string peer)
@@ -38,6 +41,15 @@ void TcpStream::Close() {
   core_->timer.cancel();
   asio::error_code ignored;  // closing twice, or what the peer has closed, changes nothing
   core_->socket.close(ignored);
+}
+
+void TcpStream::Wake() {
+  asio::post(core_->socket.get_executor(), [core = core_] {
+    core->woken = true;
+    if (!core->reading) return;
+    asio::error_code ignored;  // the socket may be closed by now, then the read ends anyway
+    core->socket.cancel(ignored);
+  });
 }
 
 absl::Status TcpStream::Fail(NetError error, const std::string& message) {
@@ -67,7 +79,10 @@ asio::awaitable<absl::Status> TcpStream::Wait(Ready what, absl::Time deadline, a
   if (core_->expired) {
     co_return Fail(NetError::kTimeout, absl::StrCat("no ", Av(doing), " within ", absl::FormatDuration(timeout), "."));
   }
-  if (error == asio::error::operation_aborted) co_return Fail(NetError::kCancelled, "the connection was given up");
+  if (error == asio::error::operation_aborted) {
+    if (core_->reading && core_->woken && core_->socket.is_open()) co_return absl::OkStatus();
+    co_return Fail(NetError::kCancelled, "the connection was given up");
+  }
   if (error) co_return Fail(NetError::kIo, absl::StrCat("the connection failed: ", error.message(), "."));
   co_return absl::OkStatus();
 }
@@ -115,8 +130,16 @@ asio::awaitable<absl::StatusOr<size_t>> TcpStream::ReadSome(char* buffer, size_t
       if (errno != EAGAIN)
         co_return Fail(NetError::kClosed, absl::StrCat("the connection broke: ", std::strerror(errno), "."));
     }
-    absl::Status ready = co_await Wait(next, deadline, timeout, "answer");
-    if (!ready.ok()) co_return ready;
+    if (!core_->woken) {
+      core_->reading = true;
+      absl::Status ready = co_await Wait(next, deadline, timeout, "answer");
+      core_->reading = false;
+      if (!ready.ok()) co_return ready;
+    }
+    if (core_->woken) {
+      core_->woken = false;
+      co_return size_t{0};
+    }
   }
 }
 

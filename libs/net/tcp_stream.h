@@ -23,6 +23,7 @@ class TcpStream : public Stream {
   asio::awaitable<absl::Status> Write(std::string_view bytes, absl::Duration timeout) override;
   asio::awaitable<absl::Status> StartTls(const TlsOptions& options, absl::Duration timeout) override;
   bool is_tls() const override { return ssl_ != nullptr; }
+  void Wake() override;
   void Close() override;
 
  private:

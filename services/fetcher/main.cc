@@ -8,7 +8,7 @@
 #include "libs/net/dialer.h"
 #include "libs/observe/log.h"
 #include "libs/parsing/parser_pool.h"
-#include "libs/redis/client.h"
+#include "libs/redis/cluster_client.h"
 #include "libs/rpc/client.h"
 #include "libs/rpc/options.h"
 #include "libs/rpc/server.h"
@@ -44,7 +44,7 @@ int Main(int argc, char** argv) {
   rpc::Options options("fetcher", "Polls inbound mailboxes and publishes tickets.");
   options.common().listen = "127.0.0.1:7072";
   options.Text("--database", database_url, "Where the ledger lives: sqlite:PATH or postgresql://USER@HOST/NAME");
-  options.Text("--redis", redis_url, "Redis that schedules the workers: redis://[:password@]host:port[/db]");
+  options.Text("--redis", redis_url, std::string("Redis that schedules the workers: ") + redis::kUrlHelp);
   options.Text("--config-address", config_address, "Address of the config service");
   options.Text("--config-token-file", token_file, "File with the token that config made for the fetcher");
   options.Text("--parser", parser_path, "Path of poststelle-parser; default: beside this program");
@@ -115,7 +115,13 @@ int Main(int argc, char** argv) {
     std::cerr << "--redis: " << redis_address.status().message() << "\n";
     return 2;
   }
-  redis::Client redis(executor, *dialer, *redis_address);
+  prometheus::Gauge& redis_connected =
+      frame.metrics().Gauge("poststelle_redis_connected", "1 while every master of Redis is connected");
+  redis::ClusterClient redis(executor, *dialer, *redis_address, [&redis_connected](bool up) {
+    redis_connected.Set(up ? 1 : 0);
+    observe::Log(up ? observe::Level::kInfo : observe::Level::kWarning, up ? "redis.connected" : "redis.disconnected",
+                 {});
+  });
   lease::RedisSchedule schedule(redis, short_holder, worker_options.lease);
   limits.lease = worker_options.lease;
   lease::ConnectionLimits connections(executor, redis, short_holder, limits);

@@ -96,15 +96,98 @@ class Process:
 
 
 class Redis:
-    def __init__(self, folder):
-        self.port = free_port()
+    """A redis-server without persistence. `options` are redis-server's, as on its command line."""
+
+    def __init__(self, folder, options=(), name="redis", port=None):
+        self.folder, self.options, self.name = folder, tuple(options), name
+        self.port = port or free_port()
         self.url = f"redis://127.0.0.1:{self.port}"
-        self.process = Process("redis", ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
-                                         "--appendonly", "no", "--dir", folder], folder)
+        self.start()
+
+    def start(self):
+        """On the same port as before, with nothing in it."""
+        self.process = Process(self.name, ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
+                                           "--appendonly", "no", "--dir", self.folder, *self.options], self.folder)
         wait_until(lambda: port_answers(self.port), what="redis-server")
 
-    def stop(self):
+    def restart(self):
+        self.kill()
+        self.start()
+
+    def kill(self):
         self.process.kill()
+
+    def stop(self):
+        self.kill()
+
+    def pause(self):
+        """SIGSTOP: connections stay, nothing is answered."""
+        self.process.child.send_signal(signal.SIGSTOP)
+
+    def resume(self):
+        self.process.child.send_signal(signal.SIGCONT)
+
+    def command(self, *words):
+        """What redis-cli prints for this command; an error is printed too, and not raised."""
+        return subprocess.run(["redis-cli", "-p", str(self.port), *map(str, words)], capture_output=True, text=True,
+                              timeout=60).stdout
+
+    def flushall(self):
+        assert self.command("flushall").strip() == "OK"
+
+
+class RedisCluster:
+    """Six redis-servers: three masters with one replica each, which takes over about a second after its master's death."""
+
+    def __init__(self, folder):
+        self.nodes = []
+        for i in range(6):
+            port = free_port()
+            while port > 55000:  # the nodes talk to each other on their port + 10000
+                port = free_port()
+            home = os.path.join(folder, f"redis-{i}")
+            os.makedirs(home)
+            self.nodes.append(Redis(home, ["--cluster-enabled", "yes", "--cluster-node-timeout", "500",
+                                           "--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0"],
+                                    port=port))
+        addresses = [f"127.0.0.1:{node.port}" for node in self.nodes]
+        self.url = "redis://" + ",".join(addresses)
+        made = self.nodes[0].command("--cluster", "create", *addresses, "--cluster-replicas", 1, "--cluster-yes")
+        assert "All 16384 slots covered" in made, made
+        wait_until(self.whole, what="the cluster")
+
+    def whole(self):
+        """Every node runs, knows all slots to be served, and its replication is up."""
+        def well(node):
+            if "cluster_state:ok" not in node.command("cluster", "info"):
+                return False
+            role = node.command("info", "replication")
+            return ("connected_slaves:1" if "role:master" in role else "master_link_status:up") in role
+        return all(node.process.running() and well(node) for node in self.nodes)
+
+    def master_of(self, key):
+        """The node that serves the slot of `key` now; None during a failover."""
+        asked = next(node for node in self.nodes if node.process.running())
+        slot = int(asked.command("cluster", "keyslot", key))
+        for line in asked.command("cluster", "nodes").splitlines():
+            words = line.split()
+            if "master" not in words[2] or "fail" in words[2].split(","):
+                continue
+            for slots in words[8:]:
+                first, _, last = slots.partition("-")
+                if first.isdigit() and int(first) <= slot <= int(last or first):
+                    port = int(words[1].split("@")[0].rsplit(":", 1)[1])
+                    return next(node for node in self.nodes if node.port == port)
+        return None
+
+    def flushall(self):
+        for node in self.nodes:
+            if node.process.running() and "role:master" in node.command("info", "replication"):
+                node.flushall()
+
+    def stop(self):
+        for node in self.nodes:
+            node.stop()
 
 
 class Postgres:
