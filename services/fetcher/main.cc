@@ -35,6 +35,7 @@ int Main(int argc, char** argv) {
   int64_t memory = 256 << 20;
   int64_t parsers = 2;
   absl::Duration command_timeout = absl::Seconds(60);
+  Subscriptions::Options subscription_options;
   WorkerOptions worker_options;
 
   rpc::Options options("fetcher", "Polls inbound mailboxes and publishes tickets.");
@@ -51,6 +52,8 @@ int Main(int argc, char** argv) {
   options.Number("--parsers", parsers, "Child processes that parse", 1, 64);
   options.Duration("--command-timeout", command_timeout, "How long a mail server may take for one step");
   options.Duration("--lease", worker_options.lease, "How long a claimed mailbox is held unrenewed");
+  options.Duration("--subscription-lease", subscription_options.lease,
+                   "How long a silent subscriber's share of the feed is kept for it");
   if (std::optional<int> exit_code = options.Parse(argc, argv)) return *exit_code;
   worker_options.max_sessions = static_cast<int>(max_sessions);
   worker_options.renew_every = worker_options.lease * 0.3;
@@ -104,9 +107,12 @@ int Main(int argc, char** argv) {
   lease::RedisSchedule schedule(redis, holder, worker_options.lease);
   Worker worker(fetch, catalog, schedule, worker_options, [&frame](bool ready) { frame.SetReady("redis", ready); });
 
-  TicketFeed feed(database, ledger->feed);
+  TicketFeed feed(executor, database, ledger->feed);
+  Subscriptions subscriptions(database, ledger->feed, holder, subscription_options);
+  FeedHub hub(executor, feed, subscriptions, {});
   LedgerQueries queries(database);
-  TicketFeedService feed_service(executor, feed, queries, frame.draining());
+  SubscriptionQueries subscription_queries(database, ledger->feed);
+  TicketFeedService feed_service(executor, feed, hub, queries, subscription_queries, frame.draining());
   MessageService message_service(fetch, queries, catalog);
   FetchService fetch_service(executor, catalog, board, ledger->feed.epoch);
   QuarantineService quarantine_service(executor, queries, ledger->feed.epoch);
