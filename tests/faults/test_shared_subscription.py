@@ -49,21 +49,36 @@ class Consumer:
         self.child.wait()
 
     def received(self):
-        """(ticket, number) in the order of their first arrival."""
+        """Names of the events in the order of their first arrival."""
         with open(self.path) as f:
-            lines = [line for line in f.read().split("\n")[:-1]]
-        return list(dict.fromkeys(tuple(map(int, line.split(" ")[1:])) for line in lines))
+            complete = f.read().split("\n")[:-1]
+        return list(dict.fromkeys(line.split(" ")[0] for line in complete))
 
 
-def faults(consumers, expected):
+def replay(stack, service):
+    """Every event of the feed: name to (subject, partition, offset)."""
+    events = {}
+    with stack.channel(service) as channel:
+        stub = feed_grpc.TicketFeedServiceStub(channel)
+        for partition in range(64):
+            request = feed.ListTicketEventsRequest(after={"partition": partition}, page_size=1000)
+            for e in stub.ListTicketEvents(request, timeout=20).events:
+                events[e.name] = (e.message.subject, e.position.partition, e.position.offset)
+    return events
+
+
+def faults(consumers, events):
+    """What nobody received, and who received the events of a partition (so of a ticket) out of order."""
     received = [c.received() for c in consumers]
-    lost = expected - {event for events in received for event in events}
+    lost = set(events) - {name for names in received for name in names}
     disorder = []
-    for events in received:
-        for ticket in {t for t, _ in events}:
-            numbers = [n for t, n in events if t == ticket]
-            if numbers != sorted(numbers):
-                disorder.append((ticket, numbers))
+    for names in received:
+        last = {}
+        for name in names:
+            _, partition, offset = events[name]
+            if offset < last.get(partition, 0):
+                disorder.append((name, offset, last[partition]))
+            last[partition] = offset
     return lost, disorder
 
 
@@ -104,11 +119,11 @@ def test_nothing_is_lost_when_consumers_and_fetchers_die():
         try:
             rest()
             wait_until(lambda: len(subscription(stack, other).members) == CONSUMERS, 60, "all to join")
-            expected = set()
+            delivered = []
             for number in range(REPLIES):
                 for ticket in range(TICKETS):
                     stack.dovecot.deliver(ACCOUNT, thread(ticket, number))
-                    expected.add((ticket, number))
+                    delivered.append(f"{ticket} {number}")
                     if chance.random() < 0.1:
                         victim = chance.choice(live)
                         victim.kill()
@@ -120,15 +135,17 @@ def test_nothing_is_lost_when_consumers_and_fetchers_die():
                     fetcher.start()
                     rest()
             stack.idle(box)
+            events = replay(stack, other)
+            assert sorted(subject for subject, _, _ in events.values()) == sorted(delivered)
 
             def all_there():
                 rest()
-                return not faults(everybody, expected)[0] and subscription(stack, other).lag == 0
+                return not faults(everybody, events)[0] and subscription(stack, other).lag == 0
             try:
                 wait_until(all_there, 60, "every event")
             except TimeoutError:
                 pass  # told by the counts
-            assert faults(everybody, expected) == (set(), [])
+            assert faults(everybody, events) == (set(), [])
 
             def shared_out():
                 counts = [m.partition_count for m in subscription(stack, other).members]
