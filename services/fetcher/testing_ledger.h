@@ -3,12 +3,12 @@
 
 #include <gtest/gtest.h>
 
-#include <filesystem>
 #include <memory>
 #include <string>
 
 #include "libs/async/runtime.h"
 #include "libs/base/ids.h"
+#include "libs/testing/temp_database.h"
 #include "services/fetcher/committer.h"
 #include "services/fetcher/ledger.h"
 #include "services/fetcher/publish.h"
@@ -23,10 +23,8 @@ async::Task<void> StoreResult(async::Task<T> task, std::optional<T>& out) {
 
 class LedgerTest : public ::testing::Test {
  protected:
-  LedgerTest() {
-    directory_ = std::filesystem::temp_directory_path() / ("poststelle-ledger-" + RandomId());
-    std::filesystem::create_directory(directory_);
-    auto opened = sql::Open(runtime_.executor(), "sqlite:" + (directory_ / "ledger.db").string());
+  explicit LedgerTest(sql::Engine engine = sql::Engine::kSqlite) : temporary_(engine) {
+    auto opened = sql::Open(runtime_.executor(), temporary_.url());
     if (!opened.ok()) throw std::runtime_error(opened.status().ToString());
     database_ = std::move(*opened);
     const absl::Status migrated = Await(sql::Migrate(*database_, LedgerMigrations()));
@@ -37,10 +35,6 @@ class LedgerTest : public ::testing::Test {
     folder_.mailbox.id = "support";
     folder_.mailbox.key = "support@1";
     folder_.folder = "INBOX";
-  }
-  ~LedgerTest() override {
-    database_.reset();
-    std::filesystem::remove_all(directory_);
   }
 
   template <typename T>
@@ -94,7 +88,7 @@ class LedgerTest : public ::testing::Test {
     return count;
   }
 
-  std::filesystem::path directory_;
+  testing::TempDatabase temporary_;
   async::Runtime runtime_{2};
   std::unique_ptr<sql::Database> database_;
   FeedInfo feed_;
