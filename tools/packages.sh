@@ -26,9 +26,25 @@ install_section() {  # SECTION [apt option …]
     as_root chmod 755 "$policy"
     made=1
   fi
+  # Debian's PostgreSQL makes a cluster when it is installed; nobody asked for that either.
+  local cluster=/etc/postgresql-common/createcluster.conf no_cluster=
+  if [ ! -e "$cluster" ]; then
+    as_root mkdir -p "${cluster%/*}"
+    echo 'create_main_cluster = false' | as_root tee "$cluster" >/dev/null
+    no_cluster=1
+  fi
   local rc=0
-  { as_root apt-get update -qq && as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${@:2}" $missing >/dev/null; } || rc=$?
+  { as_root apt-get update -qq && as_root env DEBIAN_FRONTEND=noninteractive UCF_FORCE_CONFFOLD=1 apt-get install -y -qq --no-install-recommends "${@:2}" $missing >/dev/null; } || rc=$?
   [ -n "$made" ] && as_root rm -f "$policy"
+  if [ -n "$no_cluster" ]; then
+    # The package's own defaults from now on, or nothing if it was not among what was installed.
+    if [ -e /usr/share/postgresql-common/createcluster.conf ]; then
+      as_root cp /usr/share/postgresql-common/createcluster.conf "$cluster"
+    else
+      as_root rm -f "$cluster"
+      as_root rmdir --ignore-fail-on-non-empty "${cluster%/*}"
+    fi
+  fi
   if [ "$rc" != 0 ]; then
     echo "Can't install: $missing" >&2
     [ "$1" = servers ] && echo "Another mail server may stand in the way; nothing of it was removed. Remove it, or use another machine." >&2

@@ -60,13 +60,12 @@ async::Task<absl::Status> Put(sql::Transaction& tx, const EncodedBlob& blob) {
                           "ON CONFLICT DO NOTHING",
                           std::move(head)));
   if (inserted.changed == 0) co_return absl::OkStatus();
+  std::vector<sql::Statement> chunks;
   for (size_t i = 0; i < blob.chunks.size(); ++i) {
-    std::vector<sql::Value> row{sql::Blob{blob.sha256}, static_cast<int64_t>(i), sql::Blob{blob.chunks[i]}};
-    PS_CO_RETURN_IF_ERROR(
-        (co_await tx.Execute("INSERT INTO raw_chunk (sha256, idx, bytes) VALUES ($1, $2, $3)", std::move(row)))
-            .status());
+    chunks.push_back({"INSERT INTO raw_chunk (sha256, idx, bytes) VALUES ($1, $2, $3)",
+                      {sql::Blob{blob.sha256}, static_cast<int64_t>(i), sql::Blob{blob.chunks[i]}}});
   }
-  co_return absl::OkStatus();
+  co_return (co_await tx.ExecuteAll(std::move(chunks))).status();
 }
 
 async::Task<absl::StatusOr<BlobInfo>> Stat(sql::Transaction& tx, const std::string& sha256) {

@@ -2,11 +2,10 @@
 
 #include <gtest/gtest.h>
 
-#include <filesystem>
 #include <random>
 
-#include "libs/base/ids.h"
 #include "libs/base/status_macros.h"
+#include "libs/testing/temp_database.h"
 
 namespace poststelle::blob {
 namespace {
@@ -20,11 +19,15 @@ std::string Noise(size_t size) {
   return out;
 }
 
-TEST(BlobStore, WhatWasPutComesBackOnceStored) {
-  const auto path = std::filesystem::temp_directory_path() / ("poststelle-blob-" + RandomId() + ".db");
+class BlobStore : public ::testing::TestWithParam<sql::Engine> {};
+INSTANTIATE_TEST_SUITE_P(Engines, BlobStore, ::testing::Values(sql::Engine::kSqlite, sql::Engine::kPostgres),
+                         [](const auto& info) { return testing::EngineName(info.param); });
+
+TEST_P(BlobStore, WhatWasPutComesBackOnceStored) {
+  testing::TempDatabase store(GetParam());
   async::Runtime runtime(1);
   {
-    auto db = sql::Open(runtime.executor(), "sqlite:" + path.string());
+    auto db = sql::Open(runtime.executor(), store.url());
     ASSERT_TRUE(db.ok());
     auto await = [&runtime](async::Task<absl::Status> task) {
       absl::Status out;
@@ -49,10 +52,9 @@ TEST(BlobStore, WhatWasPutComesBackOnceStored) {
     }));
     EXPECT_TRUE(absl::IsNotFound(missing));
   }
-  for (const char* suffix : {"", "-wal", "-shm"}) std::filesystem::remove(path.string() + suffix);
 }
 
-TEST(BlobStore, CompressesOnlyWhatShrinks) {
+TEST(BlobEncoding, CompressesOnlyWhatShrinks) {
   EXPECT_EQ(Encode(std::string(100'000, 'a')).codec, 1);
   EXPECT_EQ(Encode(Noise(100'000)).codec, 0);
 }

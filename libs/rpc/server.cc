@@ -5,6 +5,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -88,6 +89,22 @@ void ServiceFrame::UpdateHealth() {
   grpc::HealthCheckServiceInterface* health = server_->GetHealthCheckService();
   health->SetServingStatus("", ready);
   health->SetServingStatus("liveness", true);
+}
+
+absl::Status ServiceFrame::AwaitAvailable(const std::string& dependency, const std::function<absl::Status()>& attempt) {
+  constexpr timespec kFirstPause{0, 100'000'000};
+  constexpr time_t kLongestPause = 5;
+  timespec pause = kFirstPause;
+  while (true) {
+    absl::Status status = attempt();
+    if (!absl::IsUnavailable(status)) return status;
+    observe::Log(observe::Level::kWarning, "service.dependency_away",
+                 {{"dependency", dependency}, {"error", std::string(status.message())}});
+    // The signals are blocked since the frame was built; one that came during the attempt is pending.
+    const sigset_t set = StopSignals();
+    if (sigtimedwait(&set, nullptr, &pause) >= 0) return absl::CancelledError("told to end before it could serve");
+    pause.tv_sec = std::min(pause.tv_sec * 2 + 1, kLongestPause);
+  }
 }
 
 absl::Status ServiceFrame::Start() {

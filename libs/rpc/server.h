@@ -32,6 +32,10 @@ class ServiceFrame {
   // Long streams look at it at least twice a second and end with UNAVAILABLE.
   const std::atomic<bool>& draining() const { return draining_; }
 
+  // Before Start: calls `attempt` until its answer is not kUnavailable, with a growing pause, and says in the log what
+  // `dependency` is missing. Blocks; kCancelled once SIGTERM or SIGINT came.
+  absl::Status AwaitAvailable(const std::string& dependency, const std::function<absl::Status()>& attempt);
+
   // Serves, and says where: a line "listening ADDRESS" on standard output, and the port file.
   absl::Status Start();
   // Blocks until SIGTERM or SIGINT, then drains: not ready, `stop_work` (take no more work, finish what is in hand),

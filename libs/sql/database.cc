@@ -20,6 +20,15 @@ const std::string& Row::Text(size_t column) const {
   std::abort();
 }
 
+size_t QuotedLength(std::string_view sql) {
+  for (const std::string_view quote : {"'", "\"", "$$"}) {
+    if (!sql.starts_with(quote)) continue;
+    const size_t end = sql.find(quote, quote.size());
+    return end == std::string_view::npos ? sql.size() : end + quote.size();
+  }
+  return 0;
+}
+
 absl::StatusOr<std::unique_ptr<Database>> Open(asio::any_io_executor executor, const std::string& url) {
   constexpr std::string_view kSqlite = "sqlite:";
   if (url.starts_with("postgresql://") || url.starts_with("postgres://")) {

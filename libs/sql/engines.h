@@ -10,6 +10,10 @@
 
 namespace poststelle::sql {
 
+// Length of the quoted text ('…', "…", $$…$$) that `sql` starts with, to its end if it is not closed; 0 if it starts
+// with none.
+size_t QuotedLength(std::string_view sql);
+
 absl::StatusOr<std::unique_ptr<Database>> OpenSqlite(const std::string& path);
 
 // Limits of a PostgreSQL pool.

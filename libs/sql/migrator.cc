@@ -5,7 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "libs/base/status_macros.h"
 #include "libs/base/sv.h"
-#include "libs/sql/database.h"
+#include "libs/sql/engines.h"
 
 namespace poststelle::sql {
 namespace {
@@ -29,13 +29,7 @@ std::vector<std::string> Split(std::string_view sql) {
       ++i;
       continue;
     }
-    size_t length = 1;
-    for (const std::string_view quote : {"'", "\"", "$$"}) {
-      if (!sql.substr(i).starts_with(quote)) continue;
-      const size_t end = sql.find(quote, i + quote.size());
-      length = (end == std::string_view::npos ? sql.size() : end + quote.size()) - i;
-      break;
-    }
+    const size_t length = std::max<size_t>(QuotedLength(sql.substr(i)), 1);
     statement.append(sql.substr(i, length));
     i += length;
   }
@@ -52,11 +46,8 @@ std::string ForPostgres(std::string_view statement) {
   };
   std::string out;
   for (size_t i = 0; i < statement.size();) {
-    const char c = statement[i];
-    size_t length = 1;
-    if (c == '\'' || c == '"') {
-      length = std::min(statement.find(c, i + 1), statement.size() - 1) + 1 - i;
-    } else if (in_word(i)) {
+    size_t length = std::max<size_t>(QuotedLength(statement.substr(i)), 1);
+    if (in_word(i)) {
       while (in_word(i + length)) ++length;
       if (statement.substr(i, length) == kBlob) {
         out.append("BYTEA");

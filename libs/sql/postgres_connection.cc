@@ -177,9 +177,8 @@ StatementShape ShapeOf(std::string_view sql) {
       continue;
     }
     if (ended && absl::ascii_isspace(static_cast<unsigned char>(sql[i])) == 0) shape.single = false;
-    if (sql[i] == '\'' || sql[i] == '"') {
-      const size_t end = sql.find(sql[i], i + 1);
-      i = end == std::string_view::npos ? sql.size() : end + 1;
+    if (const size_t quoted = QuotedLength(rest); quoted > 0) {
+      i += quoted;
       continue;
     }
     if (sql[i] == ';') ended = true;

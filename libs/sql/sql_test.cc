@@ -66,6 +66,11 @@ async::Task<absl::StatusOr<Result>> CountD(Transaction& tx) {
   co_return co_await tx.Execute("SELECT COUNT(*) FROM t WHERE k IN ('c', 'd')");
 }
 
+async::Task<absl::Status> Repeat(Database& db, Work work, int times) {
+  for (int i = 0; i < times; ++i) PS_CO_RETURN_IF_ERROR(co_await db.Write(work));
+  co_return absl::OkStatus();
+}
+
 TEST_P(SqlTest, TypesComeBackAsTheyWent) {
   auto db = Open(runtime_.executor(), Url());
   ASSERT_TRUE(db.ok()) << db.status();
@@ -238,10 +243,12 @@ TEST_P(SqlTest, AStepMayHoldStatementsInAnyForm) {
   ASSERT_TRUE(db.ok());
   const std::vector<Migration> steps = {
       {1, "one line", "CREATE TABLE a (x TEXT DEFAULT ';'); CREATE TABLE b (x TEXT);-- a; comment\n"},
-      {2, "no end", "CREATE TABLE c (x TEXT); CREATE TABLE d (x TEXT)"}};
+      {2, "no end", "CREATE TABLE c (x TEXT); CREATE TABLE d (x TEXT DEFAULT 'BLOB', \"BLOB\" BLOB, blobs BLOB)"}};
   const absl::Status migrated = Await(Migrate(**db, steps));
   ASSERT_TRUE(migrated.ok()) << migrated;
   EXPECT_EQ(Number(**db, "SELECT COUNT(*) FROM a, b, c, d"), 0);
+  ASSERT_TRUE(Run(**db, "INSERT INTO d (\"BLOB\", blobs) VALUES ($1, $1)", {Blob{std::string("\0", 1)}}).ok());
+  EXPECT_EQ(Number(**db, "SELECT COUNT(*) FROM d WHERE x = 'BLOB' AND \"BLOB\" = blobs"), 1);
 }
 
 TEST_P(SqlTest, AFaultyStatementIsRefused) {
@@ -263,6 +270,44 @@ TEST_P(SqlTest, ChangedCountsThisStatementOnly) {
                 EXPECT_EQ(none.changed, 0);
                 co_return absl::OkStatus();
               })).ok());
+}
+
+TEST_P(SqlTest, NoIncrementOfManyWritersIsLost) {
+  constexpr int kWriters = 8;
+  constexpr int kTimes = 200;
+  // Two pools, as two processes have them.
+  auto one = Open(runtime_.executor(), Url());
+  auto two = Open(runtime_.executor(), Url());
+  ASSERT_TRUE(one.ok() && two.ok());
+  ASSERT_TRUE(Run(**one, "CREATE TABLE counter (n BIGINT)").ok());
+  ASSERT_TRUE(Run(**one, "INSERT INTO counter VALUES (0)").ok());
+  std::vector<absl::Status> results(kWriters);
+  async::TaskScope scope(runtime_.executor());
+  for (size_t i = 0; i < kWriters; ++i) {
+    Work increment = [](Transaction& tx) -> async::Task<absl::Status> {
+      PS_CO_ASSIGN_OR_RETURN(Result r, co_await tx.Execute("SELECT n FROM counter FOR UPDATE"));
+      std::vector<Value> next{r.rows.at(0).Int(0) + 1};
+      co_return (co_await tx.Execute("UPDATE counter SET n = $1", std::move(next))).status();
+    };
+    scope.Spawn(Into(Repeat(i % 2 == 0 ? **one : **two, increment, kTimes), results[i]));
+  }
+  scope.JoinBlocking();
+  for (const absl::Status& r : results) EXPECT_TRUE(r.ok()) << r;
+  EXPECT_EQ(Number(**one, "SELECT n FROM counter"), kWriters * kTimes);
+}
+
+TEST_P(SqlTest, ManyMayMigrateAtOnce) {
+  std::vector<std::unique_ptr<Database>> databases;
+  for (int i = 0; i < 4; ++i) {
+    auto db = Open(runtime_.executor(), Url());
+    ASSERT_TRUE(db.ok());
+    databases.push_back(*std::move(db));
+  }
+  std::vector<absl::Status> results(databases.size());
+  async::TaskScope scope(runtime_.executor());
+  for (size_t i = 0; i < databases.size(); ++i) scope.Spawn(Into(Migrate(*databases[i], kSchema), results[i]));
+  scope.JoinBlocking();
+  for (const absl::Status& r : results) EXPECT_TRUE(r.ok()) << r;
 }
 
 TEST_P(SqlTest, ManyStatementsRunInOrderUntilOneFails) {

@@ -70,6 +70,12 @@ async::Task<absl::StatusOr<std::optional<StoredMailbox>>> Read(sql::Transaction&
   co_return out;
 }
 
+// Changes take turns: each one decides on what the one before left, and revisions have no gaps, so that a watcher who
+// has seen a revision has seen all before it. Epoch() made the row.
+async::Task<absl::Status> TakeTurn(sql::Transaction& tx) {
+  co_return (co_await tx.Execute("SELECT id FROM config_epoch FOR UPDATE")).status();
+}
+
 async::Task<absl::Status> LogChange(sql::Transaction& tx, const std::string& id, int64_t history) {
   Params params{id};
   PS_CO_RETURN_IF_ERROR(
@@ -145,6 +151,7 @@ async::Task<absl::StatusOr<v1::Mailbox>> MailboxStore::Create(StoredMailbox mail
                                                               std::string request_hash) {
   v1::Mailbox out;
   sql::Work work = [&, this](sql::Transaction& tx) -> async::Task<absl::Status> {
+    PS_CO_RETURN_IF_ERROR(co_await TakeTurn(tx));
     if (!request_id.empty()) {
       Params params{request_id};
       PS_CO_ASSIGN_OR_RETURN(
@@ -208,6 +215,7 @@ async::Task<absl::StatusOr<std::vector<v1::Mailbox>>> MailboxStore::List(std::st
         sql::Result rows,
         co_await tx.Execute("SELECT definition FROM mailbox WHERE name_key > $1 ORDER BY name_key LIMIT $2",
                             std::move(params)));
+    out.clear();
     for (const sql::Row& row : rows.rows) {
       if (!out.emplace_back().ParseFromString(row.Text(0)))
         co_return absl::DataLossError("a stored mailbox is damaged");
@@ -221,6 +229,7 @@ async::Task<absl::StatusOr<std::vector<v1::Mailbox>>> MailboxStore::List(std::st
 async::Task<absl::StatusOr<v1::Mailbox>> MailboxStore::Update(StoredMailbox mailbox, std::string expected_etag) {
   v1::Mailbox out;
   sql::Work work = [&, this](sql::Transaction& tx) -> async::Task<absl::Status> {
+    PS_CO_RETURN_IF_ERROR(co_await TakeTurn(tx));
     const std::string id = IdOf(mailbox.mailbox);
     PS_CO_ASSIGN_OR_RETURN(std::optional<StoredMailbox> before, co_await Read(tx, id));
     if (!before) co_return NotFound(id);
@@ -242,6 +251,7 @@ async::Task<absl::StatusOr<v1::Mailbox>> MailboxStore::Update(StoredMailbox mail
 
 async::Task<absl::Status> MailboxStore::Delete(std::string id, std::string expected_etag) {
   sql::Work work = [&, this](sql::Transaction& tx) -> async::Task<absl::Status> {
+    PS_CO_RETURN_IF_ERROR(co_await TakeTurn(tx));
     PS_CO_ASSIGN_OR_RETURN(std::optional<StoredMailbox> before, co_await Read(tx, id));
     if (!before) co_return NotFound(id);
     if (!expected_etag.empty() && before->mailbox.etag() != expected_etag) co_return EtagMismatch(id);
@@ -260,6 +270,7 @@ async::Task<absl::StatusOr<MailboxStore::Snapshot>> MailboxStore::ReadSnapshot()
                            co_await tx.Execute("SELECT COALESCE(MAX(revision), 0) FROM mailbox_change"));
     out.revision = revision.rows[0].Int(0);
     PS_CO_ASSIGN_OR_RETURN(sql::Result rows, co_await tx.Execute("SELECT definition FROM mailbox ORDER BY mailbox_id"));
+    out.mailboxes.clear();
     for (const sql::Row& row : rows.rows) {
       if (!out.mailboxes.emplace_back().ParseFromString(row.Text(0)))
         co_return absl::DataLossError("a stored mailbox is damaged");
@@ -288,6 +299,7 @@ async::Task<absl::StatusOr<std::vector<Change>>> MailboxStore::ReadChanges(int64
                             "mailbox m ON m.mailbox_id = c.mailbox_id WHERE c.revision > $1 ORDER BY "
                             "c.revision LIMIT $2",
                             std::move(params)));
+    out.clear();
     for (const sql::Row& row : rows.rows) {
       Change change;
       change.revision = row.Int(0);

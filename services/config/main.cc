@@ -53,8 +53,12 @@ int Main(int argc, char** argv) {
 
   MailboxStore store(**database, history);
   absl::StatusOr<std::string> epoch = absl::UnknownError("not prepared");
-  async::RunBlocking(executor, Prepare(**database, store, epoch));
-  if (!epoch.ok()) return Fail("--database", epoch.status());
+  const absl::Status prepared = frame.AwaitAvailable("database", [&] {
+    async::RunBlocking(executor, Prepare(**database, store, epoch));
+    return epoch.status();
+  });
+  if (absl::IsCancelled(prepared)) return 0;
+  if (!prepared.ok()) return Fail("--database", prepared);
 
   MailboxService mailboxes(executor, store, **vault, *epoch, min_interval, frame.draining());
   CredentialService credentials(executor, store, **vault, *token);

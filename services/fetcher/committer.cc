@@ -87,10 +87,13 @@ async::Task<absl::Status> Committer::Commit(Hold& hold,
 }
 
 async::Task<absl::Status> Committer::CheckFence(sql::Transaction& tx, Hold& hold, int64_t& fence) {
+  // The row's lock is what makes the writers of a mailbox take turns, so there has to be a row.
   std::vector<sql::Value> key{hold.folder.mailbox.key};
-  PS_CO_ASSIGN_OR_RETURN(sql::Result row,
-                         co_await tx.Execute("SELECT fence, holder FROM mailbox_fence WHERE mailbox_key = $1", key));
-  const int64_t present = row.rows.empty() ? 0 : row.rows[0].Int(0);
+  std::vector<sql::Statement> lock{
+      {"INSERT INTO mailbox_fence (mailbox_key, fence, holder) VALUES ($1, 0, '') ON CONFLICT DO NOTHING", key},
+      {"SELECT fence FROM mailbox_fence WHERE mailbox_key = $1 FOR UPDATE", key}};
+  PS_CO_ASSIGN_OR_RETURN(std::vector<sql::Result> locked, co_await tx.ExecuteAll(std::move(lock)));
+  const int64_t present = locked[1].rows[0].Int(0);
   if (hold.fence != 0) {
     if (present != hold.fence) {
       hold.lost = true;

@@ -81,14 +81,12 @@ async::Task<absl::StatusOr<FeedInfo>> EnsureFeed(sql::Database& database) {
     PS_CO_ASSIGN_OR_RETURN(sql::Result feed, co_await tx.Execute("SELECT epoch, partitions FROM feed WHERE id = 1"));
     info.epoch = feed.rows[0].Text(0);
     info.partitions = static_cast<int>(feed.rows[0].Int(1));
+    std::vector<sql::Statement> heads;
     for (int i = 0; i < info.partitions; ++i) {
-      Params head{int64_t{i}};
-      PS_CO_RETURN_IF_ERROR((co_await tx.Execute("INSERT INTO partition_head (partition, last_offset) VALUES ($1, 0) "
-                                                 "ON CONFLICT DO NOTHING",
-                                                 std::move(head)))
-                                .status());
+      heads.push_back(
+          {"INSERT INTO partition_head (partition, last_offset) VALUES ($1, 0) ON CONFLICT DO NOTHING", {int64_t{i}}});
     }
-    co_return absl::OkStatus();
+    co_return (co_await tx.ExecuteAll(std::move(heads))).status();
   };
   PS_CO_RETURN_IF_ERROR(co_await database.Write(work));
   co_return info;

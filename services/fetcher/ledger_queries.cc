@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "libs/base/reason.h"
 #include "libs/base/status_macros.h"
+#include "services/fetcher/reply_matcher.h"
 
 namespace poststelle::fetcher {
 namespace {
@@ -139,8 +140,9 @@ async::Task<absl::StatusOr<std::vector<v1::Outcome>>> LedgerQueries::OutcomesOf(
                                                                                 std::string internet_message_id) {
   std::vector<v1::Outcome> out;
   sql::Work work = [&](sql::Transaction& tx) -> async::Task<absl::Status> {
-    Params params{mailbox.key, internet_message_id, int64_t{kMaxOutcomes}};
+    Params params{mailbox.key, IndexKey(internet_message_id), int64_t{kMaxOutcomes}};
     PS_CO_ASSIGN_OR_RETURN(sql::Result rows, co_await tx.Execute(kOutcomeByInternetId, std::move(params)));
+    out.clear();
     for (const sql::Row& row : rows.rows) out.push_back(ToOutcome(row));
     co_return absl::OkStatus();
   };
@@ -174,6 +176,7 @@ async::Task<absl::StatusOr<std::vector<v1::Ticket>>> LedgerQueries::ListTickets(
             "WHERE ($1 = '' OR mailbox_id = $1) AND (create_time < $2 OR (create_time = $2 AND ticket_id "
             "< $3)) ORDER BY create_time DESC, ticket_id DESC LIMIT $4",
             std::move(params)));
+    out.clear();
     for (const sql::Row& row : rows.rows) out.push_back(ToTicket(row));
     co_return absl::OkStatus();
   };
@@ -228,6 +231,7 @@ async::Task<absl::StatusOr<std::vector<v1::QuarantinedMessage>>> LedgerQueries::
             "(m.decide_time = $2 AND m.message_id < $3)) ORDER BY m.decide_time DESC, m.message_id DESC "
             "LIMIT $4",
             std::move(params)));
+    out.clear();
     for (const sql::Row& row : rows.rows) out.push_back(ToQuarantined(row));
     co_return absl::OkStatus();
   };

@@ -3,31 +3,36 @@
 
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "services/fetcher/testing_ledger.h"
 
 namespace poststelle::fetcher {
 namespace {
 
+INSTANTIATE_TEST_SUITE_P(Engines, LedgerTest, ::testing::Values(sql::Engine::kSqlite, sql::Engine::kPostgres),
+                         [](const auto& info) { return testing::EngineName(info.param); });
+
 constexpr std::string_view kEvents = "SELECT COUNT(*) FROM event";
 constexpr std::string_view kTickets = "SELECT COUNT(*) FROM ticket";
 constexpr std::string_view kDuplicates = "SELECT COUNT(*) FROM message WHERE state = 'duplicate'";
 
-TEST_F(LedgerTest, PublishingTwiceMakesOneEvent) {
+TEST_P(LedgerTest, PublishingTwiceMakesOneEvent) {
   ASSERT_TRUE(List(1).ok());
   const Publication mail = Mail(1, "a@example.org", "1@x", "hello");
   ASSERT_TRUE(Publish(mail).ok());
   ASSERT_TRUE(Publish(mail).ok());
   EXPECT_EQ(Count(kEvents), 1);
   EXPECT_EQ(Count(kTickets), 1);
-  EXPECT_EQ(Count("SELECT SUM(last_offset) FROM partition_head"), 1);
+  EXPECT_EQ(Count("SELECT CAST(SUM(last_offset) AS BIGINT) FROM partition_head"), 1);
 }
 
-TEST_F(LedgerTest, WhatWasNotListedCantBePublished) {
+TEST_P(LedgerTest, WhatWasNotListedCantBePublished) {
   EXPECT_FALSE(Publish(Mail(1, "a@example.org", "1@x", "hello")).ok());
   EXPECT_EQ(Count(kEvents), 0);
 }
 
-TEST_F(LedgerTest, TheSameMailTwiceIsOneTicketAndOneDuplicate) {
+TEST_P(LedgerTest, TheSameMailTwiceIsOneTicketAndOneDuplicate) {
   ASSERT_TRUE(List(1).ok());
   ASSERT_TRUE(List(2, 5000).ok());
   ASSERT_TRUE(Publish(Mail(1, "a@example.org", "1@x", "hello")).ok());
@@ -36,7 +41,7 @@ TEST_F(LedgerTest, TheSameMailTwiceIsOneTicketAndOneDuplicate) {
   EXPECT_EQ(Count(kDuplicates), 1);
 }
 
-TEST_F(LedgerTest, OneMessageIdWithDifferentBytesMakesTwoTickets) {
+TEST_P(LedgerTest, OneMessageIdWithDifferentBytesMakesTwoTickets) {
   ASSERT_TRUE(List(1).ok());
   ASSERT_TRUE(List(2).ok());
   ASSERT_TRUE(Publish(Mail(1, "a@example.org", "1@x", "parcel one")).ok());
@@ -44,7 +49,7 @@ TEST_F(LedgerTest, OneMessageIdWithDifferentBytesMakesTwoTickets) {
   EXPECT_EQ(Count(kTickets), 2);
 }
 
-TEST_F(LedgerTest, WithoutMessageIdEqualBytesNeedEqualReceiveTimes) {
+TEST_P(LedgerTest, WithoutMessageIdEqualBytesNeedEqualReceiveTimes) {
   for (uint32_t uid : {1, 2, 3}) ASSERT_TRUE(List(uid, uid == 3 ? 9000 : 1000).ok());
   ASSERT_TRUE(Publish(Mail(1, "a@example.org", "", "alarm", 1000)).ok());
   ASSERT_TRUE(Publish(Mail(2, "a@example.org", "", "alarm", 1000)).ok());
@@ -53,7 +58,7 @@ TEST_F(LedgerTest, WithoutMessageIdEqualBytesNeedEqualReceiveTimes) {
   EXPECT_EQ(Count(kDuplicates), 1);
 }
 
-TEST_F(LedgerTest, AReplyOfAParticipantJoinsAndAStrangerDoesNot) {
+TEST_P(LedgerTest, AReplyOfAParticipantJoinsAndAStrangerDoesNot) {
   for (uint32_t uid : {1, 2, 3}) ASSERT_TRUE(List(uid).ok());
   ASSERT_TRUE(Publish(Mail(1, "Customer@example.org", "1@x", "question")).ok());
   Publication reply = Mail(2, "customer@example.org", "2@x", "one more thing");
@@ -67,14 +72,26 @@ TEST_F(LedgerTest, AReplyOfAParticipantJoinsAndAStrangerDoesNot) {
   EXPECT_EQ(Count("SELECT MAX(message_count) FROM ticket"), 2);
 }
 
-TEST_F(LedgerTest, ListingTwiceKeepsTheFirstDecision) {
+TEST_P(LedgerTest, LongIdentifiersAreFoundToo) {
+  for (uint32_t uid : {1, 2}) ASSERT_TRUE(List(uid).ok());
+  // Random, so that no compression makes it fit an index.
+  std::string id;
+  while (id.size() < 6000) id += RandomId();
+  ASSERT_TRUE(Publish(Mail(1, id + "@example.org", id, "question")).ok());
+  Publication reply = Mail(2, id + "@example.org", "2@x", "one more thing");
+  reply.content.add_in_reply_to(id);
+  ASSERT_TRUE(Publish(reply).ok());
+  EXPECT_EQ(Count(kTickets), 1);
+}
+
+TEST_P(LedgerTest, ListingTwiceKeepsTheFirstDecision) {
   ASSERT_TRUE(List(1).ok());
   ASSERT_TRUE(Publish(Mail(1, "a@example.org", "1@x", "hello")).ok());
   ASSERT_TRUE(List(1).ok());
   EXPECT_EQ(Count("SELECT COUNT(*) FROM message WHERE state = 'published'"), 1);
 }
 
-TEST_F(LedgerTest, AMailThatComesBackWithItsOldUidValidityIsPendingAgain) {
+TEST_P(LedgerTest, AMailThatComesBackWithItsOldUidValidityIsPendingAgain) {
   ASSERT_TRUE(List(1).ok());
   ASSERT_TRUE(Write([&](sql::Transaction& tx) { return CloseStalePending(tx, folder_, 8); }).ok());
   EXPECT_EQ(Count("SELECT COUNT(*) FROM message WHERE state = 'gone'"), 1);
@@ -82,7 +99,7 @@ TEST_F(LedgerTest, AMailThatComesBackWithItsOldUidValidityIsPendingAgain) {
   EXPECT_EQ(Count("SELECT COUNT(*) FROM message WHERE state = 'pending'"), 1);
 }
 
-TEST_F(LedgerTest, AnAnchorRecognisesEachOldMailOnce) {
+TEST_P(LedgerTest, AnAnchorRecognisesEachOldMailOnce) {
   ASSERT_TRUE(List(1).ok());
   const Publication mail = Mail(1, "a@example.org", "1@x", "hello");
   ASSERT_TRUE(Publish(mail).ok());
@@ -115,7 +132,7 @@ TEST_F(LedgerTest, AnAnchorRecognisesEachOldMailOnce) {
   EXPECT_TRUE(third.has_value());
 }
 
-TEST_F(LedgerTest, AttemptsCountProcessStartsNotTries) {
+TEST_P(LedgerTest, AttemptsCountProcessStartsNotTries) {
   ASSERT_TRUE(List(1).ok());
   auto count = [&](const std::string& holder) {
     std::vector<uint32_t> uids{1};
@@ -130,7 +147,7 @@ TEST_F(LedgerTest, AttemptsCountProcessStartsNotTries) {
   EXPECT_EQ(Count("SELECT attempts FROM message"), 1);
 }
 
-TEST_F(LedgerTest, AWorkerThatComesBackLateIsFenced) {
+TEST_P(LedgerTest, AWorkerThatComesBackLateIsFenced) {
   Committer late(runtime_.executor(), *database_, "late");
   Committer other(runtime_.executor(), *database_, "other");
   Hold late_hold;
@@ -148,7 +165,33 @@ TEST_F(LedgerTest, AWorkerThatComesBackLateIsFenced) {
   EXPECT_TRUE(Await(other.Commit(other_hold, touch)).ok());
 }
 
-TEST_F(LedgerTest, AListingOnACursorThatMovedIsThrownAway) {
+async::Task<void> CommitInto(Committer& committer, Hold& hold, absl::Status& out) {
+  std::function<async::Task<absl::Status>(sql::Transaction&)> nothing =
+      [](sql::Transaction&) -> async::Task<absl::Status> { co_return absl::OkStatus(); };
+  out = co_await committer.Commit(hold, nothing);
+}
+
+TEST_P(LedgerTest, WhoTakesTheFenceAtOnceGetsFencesOfTheirOwn) {
+  constexpr size_t kWorkers = 8;
+  std::vector<std::unique_ptr<Committer>> workers;
+  std::vector<Hold> holds(kWorkers);
+  std::vector<absl::Status> results(kWorkers);
+  for (size_t i = 0; i < kWorkers; ++i) {
+    workers.push_back(std::make_unique<Committer>(runtime_.executor(), *database_, std::to_string(i)));
+    holds[i].folder = folder_;
+  }
+  async::TaskScope scope(runtime_.executor());
+  for (size_t i = 0; i < kWorkers; ++i) scope.Spawn(CommitInto(*workers[i], holds[i], results[i]));
+  scope.JoinBlocking();
+  std::set<int64_t> fences;
+  for (size_t i = 0; i < kWorkers; ++i) {
+    EXPECT_TRUE(results[i].ok()) << results[i];
+    fences.insert(holds[i].fence);
+  }
+  EXPECT_EQ(fences.size(), kWorkers);
+}
+
+TEST_P(LedgerTest, AListingOnACursorThatMovedIsThrownAway) {
   Committer committer(runtime_.executor(), *database_, "me");
   auto move = [&](uint32_t watermark) {
     return [this, watermark](sql::Transaction& tx) {
@@ -168,7 +211,7 @@ TEST_F(LedgerTest, AListingOnACursorThatMovedIsThrownAway) {
   EXPECT_EQ(Count("SELECT watermark FROM folder_cursor"), 5);
 }
 
-TEST_F(LedgerTest, ARefusedUnitLeavesTheOthersCommitted) {
+TEST_P(LedgerTest, ARefusedUnitLeavesTheOthersCommitted) {
   Committer committer(runtime_.executor(), *database_, "me");
   Hold hold;
   hold.folder = folder_;

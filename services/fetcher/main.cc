@@ -63,9 +63,14 @@ int Main(int argc, char** argv) {
   async::Runtime runtime(2);
   const asio::any_io_executor executor = runtime.executor();
 
-  absl::StatusOr<PreparedLedger> ledger = PrepareLedger(executor, database_url);
-  if (!ledger.ok()) {
-    std::cerr << "--database: " << ledger.status().message() << "\n";
+  absl::StatusOr<PreparedLedger> ledger = absl::UnknownError("not prepared");
+  const absl::Status prepared = frame.AwaitAvailable("database", [&] {
+    ledger = PrepareLedger(executor, database_url);
+    return ledger.status();
+  });
+  if (absl::IsCancelled(prepared)) return 0;
+  if (!prepared.ok()) {
+    std::cerr << "--database: " << prepared.message() << "\n";
     return 1;
   }
   sql::Database& database = *ledger->database;

@@ -49,7 +49,7 @@ async::Task<absl::Status> Settle(sql::Transaction& tx, const Publication& p, std
   params.emplace_back(NowMs());
   params.emplace_back(OptionalBlob(p.anchor));
   params.emplace_back(OptionalBlob(p.digest));
-  params.emplace_back(OptionalText(p.content.message_id()));
+  params.emplace_back(OptionalText(IndexKey(p.content.message_id())));
   params.emplace_back(OptionalBlob(p.raw ? p.raw->sha256 : std::string()));
   params.emplace_back(OptionalText(ticket_id));
   params.emplace_back(OptionalText(related));

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/ascii.h"
+#include "libs/base/ids.h"
 #include "libs/base/status_macros.h"
 
 namespace poststelle::fetcher {
@@ -10,13 +11,19 @@ namespace {
 
 constexpr size_t kMaxParticipants = 200;
 constexpr size_t kMaxReferences = 100;
+constexpr size_t kMaxIndexKey = 500;
 
 void AddUnique(std::vector<std::string>& list, std::string value, size_t limit) {
   if (value.empty() || list.size() >= limit) return;
+  value = IndexKey(value);
   if (std::find(list.begin(), list.end(), value) == list.end()) list.push_back(std::move(value));
 }
 
 }  // namespace
+
+std::string IndexKey(const std::string& text) {
+  return text.size() <= kMaxIndexKey ? text : "sha256:" + Hex(Sha256(text));
+}
 
 std::vector<std::string> ParticipantsOf(const v1::Message& message) {
   std::vector<std::string> out;
@@ -40,10 +47,10 @@ std::vector<std::string> ReferencesOf(const v1::Message& message) {
 
 async::Task<absl::StatusOr<std::optional<std::string>>> FindTicket(sql::Transaction& tx, const std::string& mailbox_key,
                                                                    const v1::Message& message) {
-  const std::string sender = absl::AsciiStrToLower(message.from().address());
+  const std::string sender = IndexKey(absl::AsciiStrToLower(message.from().address()));
   if (sender.empty()) co_return std::nullopt;
   for (const std::string& reference : ReferencesOf(message)) {
-    if (reference == message.message_id()) continue;
+    if (reference == IndexKey(message.message_id())) continue;
     std::vector<sql::Value> params{mailbox_key, reference, sender};
     PS_CO_ASSIGN_OR_RETURN(
         sql::Result found,

@@ -1,4 +1,4 @@
-// A ledger in a temporary folder, and short ways to drive it from a test. For tests only.
+// An empty ledger on either engine, and short ways to drive it from a test. For tests only.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -21,10 +21,10 @@ async::Task<void> StoreResult(async::Task<T> task, std::optional<T>& out) {
   out.emplace(co_await std::move(task));
 }
 
-class LedgerTest : public ::testing::Test {
+class LedgerTest : public ::testing::TestWithParam<sql::Engine> {
  protected:
-  explicit LedgerTest(sql::Engine engine = sql::Engine::kSqlite) : temporary_(engine) {
-    auto opened = sql::Open(runtime_.executor(), temporary_.url());
+  LedgerTest() {
+    auto opened = sql::Open(runtime_.executor(), store_.url());
     if (!opened.ok()) throw std::runtime_error(opened.status().ToString());
     database_ = std::move(*opened);
     const absl::Status migrated = Await(sql::Migrate(*database_, LedgerMigrations()));
@@ -36,7 +36,6 @@ class LedgerTest : public ::testing::Test {
     folder_.mailbox.key = "support@1";
     folder_.folder = "INBOX";
   }
-
   template <typename T>
   T Await(async::Task<T> task) {
     std::optional<T> out;
@@ -88,7 +87,7 @@ class LedgerTest : public ::testing::Test {
     return count;
   }
 
-  testing::TempDatabase temporary_;
+  testing::TempDatabase store_{GetParam()};
   async::Runtime runtime_{2};
   std::unique_ptr<sql::Database> database_;
   FeedInfo feed_;

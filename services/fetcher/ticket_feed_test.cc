@@ -38,10 +38,8 @@ class CountingDatabase : public sql::Database {
   sql::Database& inner_;
 };
 
-class FeedTest : public LedgerTest, public ::testing::WithParamInterface<sql::Engine> {
+class FeedTest : public LedgerTest {
  protected:
-  FeedTest() : LedgerTest(GetParam()) {}
-
   Subscriptions Process(const std::string& name) { return Subscriptions(*database_, feed_, name, options_); }
 
   std::map<int, Held> HeldBy(const std::string& member, const std::string& name = "desk") {

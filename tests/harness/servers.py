@@ -1,9 +1,10 @@
-"""Private servers for the demo and the tests: Redis and Dovecot, on free ports of 127.0.0.1, in a folder of their own.
+"""Private servers for the demo and the tests: Redis, Dovecot and PostgreSQL, on free ports of 127.0.0.1, in a folder of their own.
 
 Never the system's service manager, never the system's configuration. Everything that is started dies with this process.
 """
 import ctypes
 import getpass
+import glob
 import os
 import pwd
 import shutil
@@ -17,6 +18,16 @@ PR_SET_PDEATHSIG = 1
 
 def die_with_parent():
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def start_as(user):
+    """In the child, before it runs the program. Changing the user forgets about the parent, so that comes last."""
+    if user is not None:
+        os.setgroups([])
+        os.setgid(user[1])
+        os.setuid(user[0])
+        os.chdir("/")
+    die_with_parent()
 
 
 def free_port():
@@ -43,15 +54,24 @@ def port_answers(port):
         return s.connect_ex(("127.0.0.1", port)) == 0
 
 
+def make_reachable(path):
+    """Lets unprivileged users pass through root's folders to `path`."""
+    while path != "/":
+        if os.stat(path).st_uid == 0 and not os.stat(path).st_mode & 0o001:
+            os.chmod(path, os.stat(path).st_mode | 0o011)
+        path = os.path.dirname(path)
+
+
 class Process:
     """A child whose output goes to a log file."""
 
-    def __init__(self, name, argv, folder, env=None):
+    def __init__(self, name, argv, folder, env=None, user=None):
+        """`user`: (uid, gid) to run as; only root can ask for that."""
         self.name = name
         self.log_path = os.path.join(folder, f"{name}.log")
         with open(self.log_path, "ab") as log:
             self.child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                          env={**os.environ, **(env or {})}, preexec_fn=die_with_parent)
+                                          env={**os.environ, **(env or {})}, preexec_fn=lambda: start_as(user))
 
     def running(self):
         return self.child.poll() is None
@@ -85,6 +105,100 @@ class Redis:
 
     def stop(self):
         self.process.kill()
+
+
+class Postgres:
+    """PostgreSQL on a free port of 127.0.0.1; as root it runs as the user postgres or nobody."""
+
+    def __init__(self, folder, fsync=False):
+        self.folder = os.path.join(folder, "postgres")
+        self.fsync = fsync
+        self.port = free_port()
+        self.user = None
+        os.makedirs(self.folder)
+        if os.geteuid() == 0:
+            try:
+                entry = pwd.getpwnam("postgres")
+            except KeyError:
+                entry = pwd.getpwnam("nobody")
+            self.user = (entry.pw_uid, entry.pw_gid)
+            os.chown(self.folder, *self.user)
+            make_reachable(self.folder)
+        self.bin = sorted(glob.glob("/usr/lib/postgresql/*/bin"), key=lambda p: int(p.split("/")[4]))[-1]
+        done = subprocess.run([os.path.join(self.bin, "initdb"), "-D", f"{self.folder}/data", "-U", "postgres", "-A", "trust",
+                               "-E", "UTF8", "--no-locale", "--no-sync"], preexec_fn=lambda: start_as(self.user),
+                              capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(f"initdb failed:\n{done.stderr}")
+        self.log_folder = folder
+        self.start()
+
+    def start(self):
+        """Also after stop() and kill(): the same data on the same port."""
+        sync = "on" if self.fsync else "off"
+        argv = [os.path.join(self.bin, "postgres"), "-D", f"{self.folder}/data", "-k", self.folder, "-p", str(self.port), "-c",
+                "listen_addresses=127.0.0.1", "-c", f"fsync={sync}", "-c", f"full_page_writes={sync}", "-c",
+                "shared_buffers=32MB", "-c", "max_connections=100"]
+        def answers():
+            # Right after a kill the old processes may still hold the shared memory: then it ends at once.
+            if not self.process.running():
+                self.process = Process("postgres", argv, self.log_folder, user=self.user)
+            return self._run("pg_isready", "-q", check=False).returncode == 0
+        self.process = Process("postgres", argv, self.log_folder, user=self.user)
+        wait_until(answers, 60, "PostgreSQL to answer")
+
+    def _run(self, program, *arguments, check=True):
+        return subprocess.run([os.path.join(self.bin, program), "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres",
+                               *arguments], capture_output=True, text=True, check=check, cwd="/")
+
+    def create_database(self, name):
+        self._run("createdb", name)
+        return self.url(name)
+
+    def url(self, name):
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{name}"
+
+    def query(self, database, sql):
+        """Lines of unaligned output."""
+        return self._run("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", database, "-c", sql).stdout.splitlines()
+
+    def processes(self):
+        """The server and its children, which have sessions of their own."""
+        out = [self.process.child.pid]
+        for name in os.listdir("/proc"):
+            if not name.isdigit():
+                continue
+            try:
+                with open(f"/proc/{name}/stat") as stat:
+                    parent = int(stat.read().rsplit(")", 1)[1].split()[1])
+            except (OSError, IndexError):
+                continue  # it ended meanwhile
+            if parent == self.process.child.pid:
+                out.append(int(name))
+        return out
+
+    def signal(self, number):
+        for pid in self.processes():
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass
+
+    def pause(self):
+        self.signal(signal.SIGSTOP)
+
+    def resume(self):
+        self.signal(signal.SIGCONT)
+
+    def kill(self):
+        self.signal(signal.SIGKILL)
+        self.process.kill()
+
+    def stop(self, mode="fast"):
+        """As pg_ctl: smart waits for the clients, fast rolls them back, immediate is a crash."""
+        if self.process.running():
+            self.process.child.send_signal({"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}[mode])
+        self.process.child.wait(60)
 
 
 class Authority:
@@ -193,11 +307,7 @@ service imap-login {{
             out.write(config)
         if self.root:
             # The unprivileged users have to reach the folder, and own the mail.
-            path = self.folder
-            while path != "/":
-                if os.stat(path).st_uid == 0 and not os.stat(path).st_mode & 0o001:
-                    os.chmod(path, os.stat(path).st_mode | 0o011)
-                path = os.path.dirname(path)
+            make_reachable(self.folder)
             self._own(os.path.join(self.folder, "mail"))
         self.log_folder = folder
         self.sequence = 0

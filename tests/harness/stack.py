@@ -1,13 +1,14 @@
 """config and fetcher with their servers around them, and the calls that tests make."""
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 import shutil
 
-from servers import Authority, Dovecot, Process, Redis, wait_until
+from servers import Authority, Dovecot, Postgres, Process, Redis, wait_until
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 BUILD = os.environ.get("POSTSTELLE_BUILD", os.path.join(ROOT, "build", "release"))
@@ -118,23 +119,30 @@ class Feed:
 
 
 class Stack:
-    def __init__(self, folder=None, mail=True, fetcher_program="poststelle-fetcher", fetcher_arguments=(), lease="2s"):
+    def __init__(self, folder=None, mail=True, fetcher_program="poststelle-fetcher", fetcher_arguments=(), lease="2s",
+                 database="sqlite"):
+        """`database`: "sqlite" or "postgres"."""
         self.own_folder = folder is None
         self.folder = folder or tempfile.mkdtemp(prefix="poststelle-")
         os.makedirs(self.folder, exist_ok=True)
         self.redis = Redis(self.folder)
-        self.dovecot = None
+        self.dovecot = self.postgres = None
+        if database == "postgres":
+            self.postgres = Postgres(self.folder)
+            urls = {name: self.postgres.create_database(name) for name in ("config", "fetcher")}
+        else:
+            urls = {name: f"sqlite:{self.folder}/{name}.db" for name in ("config", "fetcher")}
         if mail:
             self.mail_folder = tempfile.mkdtemp(prefix="poststelle-mail-")
             self.authority = Authority(self.mail_folder)
             self.dovecot = Dovecot(self.mail_folder, self.authority, ACCOUNTS)
         token = os.path.join(self.folder, "fetcher.token")
         self.config = Service("config", "poststelle-config", self.folder,
-                              ["--database", f"sqlite:{self.folder}/config.db", "--key-file", f"{self.folder}/config.key",
+                              ["--database", urls["config"], "--key-file", f"{self.folder}/config.key",
                                "--fetcher-token-file", token, "--min-fetch-interval", "100ms"])
         self.config.start()
         self.fetcher = Service("fetcher", fetcher_program, self.folder,
-                               ["--database", f"sqlite:{self.folder}/fetcher.db", "--redis", self.redis.url, "--config-address",
+                               ["--database", urls["fetcher"], "--redis", self.redis.url, "--config-address",
                                 self.config.address, "--config-token-file", token, "--lease", lease, *fetcher_arguments])
 
     def start(self, **kwargs):
@@ -187,6 +195,14 @@ class Stack:
         text = urllib.request.urlopen(f"http://{self.fetcher.metrics}/metrics", timeout=10).read().decode()
         return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
 
+    def alter_ledger(self, sql):
+        """Behind the fetcher's back, while it is down."""
+        if self.postgres:
+            self.postgres.query("fetcher", sql)
+        else:
+            with sqlite3.connect(f"{self.folder}/fetcher.db") as ledger:
+                ledger.execute(sql)
+
     def raw(self, message):
         with self.channel(self.fetcher) as channel:
             stub = message_service_pb2_grpc.MessageServiceStub(channel)
@@ -218,6 +234,8 @@ class Stack:
             self.dovecot.stop()
             shutil.rmtree(self.mail_folder, ignore_errors=True)
         self.redis.stop()
+        if self.postgres:
+            self.postgres.stop("immediate")
         if self.own_folder:
             shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -12,9 +12,9 @@ from stack import Feed, Stack
 SUPPORT = "support@localhost"
 
 
-@pytest.fixture
-def stack():
-    with Stack(fetcher_arguments=["--max-message-size", "200000"]).start() as s:
+@pytest.fixture(params=["sqlite", "postgres"])
+def stack(request):
+    with Stack(database=request.param, fetcher_arguments=["--max-message-size", "200000"]).start() as s:
         yield s
 
 
@@ -101,9 +101,7 @@ def test_an_outage_longer_than_the_age_limit_loses_nothing(stack):
     stack.fetcher.stop()
     feed.close()
     # As if the last complete listing had been ten days ago, and mail had come nine days ago.
-    import sqlite3
-    with sqlite3.connect(f"{stack.folder}/fetcher.db") as ledger:
-        ledger.execute("UPDATE folder_cursor SET reference_time = ?", (int((time.time() - 10 * 86400) * 1000),))
+    stack.alter_ledger(f"UPDATE folder_cursor SET reference_time = {int((time.time() - 10 * 86400) * 1000)}")
     stack.dovecot.deliver(SUPPORT, mail("during the outage", "x", message_id="out@x"), received=time.time() - 9 * 86400)
     stack.start()
     feed = Feed(stack.fetcher.address, "second")
