@@ -66,7 +66,7 @@ int Watch(const Context& context, const std::string& subscription, bool from_beg
   fetcher::v1::SubscribeResponse response;
   int seen = 0;
   while (stream->Read(&response)) {
-    if (response.has_standby()) std::cerr << "Another subscriber of this name is served; waiting.\n";
+    if (response.has_standby()) std::cerr << "All partitions have a subscriber already; waiting.\n";
     if (!response.has_delivery()) continue;
     const auto& event = response.delivery().event();
     if (context.json()) {

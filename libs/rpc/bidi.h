@@ -12,7 +12,8 @@
 
 namespace poststelle::rpc {
 
-// Shared by gRPC (until OnDone) and the coroutines. One Read and one Write at a time.
+// Shared by gRPC (until OnDone) and the coroutines. One Read and one Write at a time. Reading may go on in another task
+// than the handler: once the handler has returned, Read returns nothing; Write is the handler's alone.
 template <typename Request, typename Response>
 class Bidi : public grpc::ServerBidiReactor<Request, Response> {
  public:
@@ -21,8 +22,7 @@ class Bidi : public grpc::ServerBidiReactor<Request, Response> {
   // The next request; empty when the client is done, gone, or the call was finished.
   async::Task<std::optional<Request>> Read() {
     {
-      // A reader may outlive the call: gRPC's side of it is gone once the call was finished.
-      std::lock_guard lock(mutex_);
+      std::lock_guard lock(finish_mutex_);
       if (finished_) co_return std::nullopt;
       read_done_ = false;
       this->StartRead(&request_);
@@ -42,20 +42,18 @@ class Bidi : public grpc::ServerBidiReactor<Request, Response> {
   }
   bool cancelled() const { return cancelled_; }
 
-  static Bidi* Run(std::shared_ptr<Bidi> stream, const asio::any_io_executor& executor,
-                   async::Task<grpc::Status> handler) {
+  // Serves the call with `handler` in `scope`, which is joined after the server has shut down.
+  static Bidi* Run(std::shared_ptr<Bidi> stream, async::TaskScope& scope, async::Task<grpc::Status> handler) {
     stream->self_ = stream;
-    async::Spawn(executor, Drive(stream, std::move(handler)));
+    scope.Spawn(Drive(stream, std::move(handler)));
     return stream.get();
   }
 
  private:
   static async::Task<void> Drive(std::shared_ptr<Bidi> stream, async::Task<grpc::Status> handler) {
     grpc::Status status = co_await std::move(handler);
-    {
-      std::lock_guard lock(stream->mutex_);
-      stream->finished_ = true;
-    }
+    std::lock_guard lock(stream->finish_mutex_);
+    stream->finished_ = true;
     stream->Finish(status);
   }
   void OnReadDone(bool ok) override {
@@ -72,8 +70,8 @@ class Bidi : public grpc::ServerBidiReactor<Request, Response> {
   void OnDone() override { auto last = std::move(self_); }
 
   std::shared_ptr<Bidi> self_;
-  std::mutex mutex_;
-  bool finished_ = false;  // under mutex_; a read that began before it ends before OnDone
+  std::mutex finish_mutex_;
+  bool finished_ = false;  // guarded by finish_mutex_: a finished call must not be read from
   Request request_;
   async::Event read_;
   async::Event written_;

@@ -16,11 +16,6 @@ using Params = std::vector<sql::Value>;
 constexpr int kMaxOutcomes = 100;
 constexpr int kMaxTicketMessages = 1000;
 
-void SetMs(google::protobuf::Timestamp* out, int64_t ms) {
-  out->set_seconds(ms / 1000);
-  out->set_nanos(static_cast<int32_t>(ms % 1000 * 1000000));
-}
-
 v1::Outcome::Kind KindOf(const std::string& state) {
   static const std::map<std::string, v1::Outcome::Kind> kKinds = {
       {"pending", v1::Outcome::KIND_PENDING},     {"published", v1::Outcome::KIND_PUBLISHED},
@@ -114,6 +109,11 @@ LedgerQueries::After StartOf(const std::optional<LedgerQueries::After>& after) {
 }
 
 }  // namespace
+
+void SetMs(google::protobuf::Timestamp* out, int64_t ms) {
+  out->set_seconds(ms / 1000);
+  out->set_nanos(static_cast<int32_t>(ms % 1000 * 1000000));
+}
 
 int64_t ToMs(const google::protobuf::Timestamp& time) { return time.seconds() * 1000 + time.nanos() / 1000000; }
 

@@ -59,5 +59,7 @@ class LedgerQueries {
 
 // Milliseconds of a timestamp, for page keys.
 int64_t ToMs(const google::protobuf::Timestamp& time);
+// The other way round.
+void SetMs(google::protobuf::Timestamp* out, int64_t ms);
 
 }  // namespace poststelle::fetcher

@@ -36,6 +36,7 @@ int Main(int argc, char** argv) {
   int64_t memory = 256 << 20;
   int64_t parsers = 2;
   absl::Duration command_timeout = absl::Seconds(60);
+  Subscriptions::Options subscription_options;
   WorkerOptions worker_options;
   lease::ConnectionLimitOptions limits;
   int64_t host_connections = limits.per_host;
@@ -57,6 +58,8 @@ int Main(int argc, char** argv) {
   options.Number("--host-connections", host_connections, "Connections of all workers to one mail host", 1, 100'000);
   options.Number("--account-connections", account_connections, "Connections of all workers to one account", 1, 1000);
   options.Duration("--lease", worker_options.lease, "How long a claimed mailbox is held unrenewed");
+  options.Duration("--subscription-lease", subscription_options.lease,
+                   "How long a silent subscriber's share of the feed is kept for it");
   if (std::optional<int> exit_code = options.Parse(argc, argv)) return *exit_code;
   worker_options.max_sessions = static_cast<int>(max_sessions);
   limits.per_host = static_cast<int>(host_connections);
@@ -91,8 +94,8 @@ int Main(int argc, char** argv) {
   parser_options.children = static_cast<int>(parsers);
   parser_options.max_message_bytes = static_cast<size_t>(max_message_size) + (1 << 20);
   parsing::ParserPool parser(executor, parser_options);
-  TicketFeed feed(database, ledger->feed);
-  Committer committer(executor, database, ledger->feed, holder);
+  TicketFeed feed(executor, database, ledger->feed);
+  Committer committer(executor, database, ledger->feed, holder, [&feed] { feed.Committed(); });
   async::Budget memory_budget(executor, memory);
   FetcherMetrics metrics(frame.metrics());
   StatusBoard board(database, catalog);
@@ -128,8 +131,11 @@ int Main(int argc, char** argv) {
   Worker worker(fetch, catalog, schedule, connections, worker_options,
                 [&frame](bool ready) { frame.SetReady("redis", ready); });
 
+  Subscriptions subscriptions(database, ledger->feed, holder, subscription_options);
+  FeedHub hub(executor, feed, subscriptions, {});
   LedgerQueries queries(database);
-  TicketFeedService feed_service(executor, feed, queries, frame.draining());
+  SubscriptionQueries subscription_queries(database, ledger->feed);
+  TicketFeedService feed_service(executor, feed, hub, queries, subscription_queries, frame.draining());
   MessageService message_service(fetch, queries, catalog);
   FetchService fetch_service(executor, catalog, board, ledger->feed.epoch);
   QuarantineService quarantine_service(executor, queries, ledger->feed.epoch);

@@ -40,4 +40,9 @@ Page PageOf(int page_size, const std::string& page_token, int fallback, const st
   return page;
 }
 
+bool IsSubscriptionName(const std::string& name) {
+  return !name.empty() && name.size() <= 63 &&
+         name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-") == std::string::npos;
+}
+
 }  // namespace poststelle::fetcher

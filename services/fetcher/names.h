@@ -20,4 +20,7 @@ struct Page {
 Page PageOf(int page_size, const std::string& page_token, int fallback, const std::string& key,
             const std::string& arguments, std::vector<rpc::Violation>& violations);
 
+// 1 to 63 characters of a-z, 0-9 and hyphen.
+bool IsSubscriptionName(const std::string& name);
+
 }  // namespace poststelle::fetcher

@@ -31,9 +31,12 @@ class PageTest : public LedgerTest {
   }
 
   const std::atomic<bool> draining_{false};
-  TicketFeed feed_service_{*database_, feed_};
+  TicketFeed events_{runtime_.executor(), *database_, feed_};
+  Subscriptions subscriptions_{*database_, feed_, "me", {}};
+  FeedHub hub_{runtime_.executor(), events_, subscriptions_, {}};
   LedgerQueries queries_{*database_};
-  TicketFeedService tickets_{runtime_.executor(), feed_service_, queries_, draining_};
+  SubscriptionQueries subscription_queries_{*database_, feed_};
+  TicketFeedService tickets_{runtime_.executor(), events_, hub_, queries_, subscription_queries_, draining_};
   QuarantineService quarantine_{runtime_.executor(), queries_, "key"};
   std::unique_ptr<grpc::Server> server_;
   std::shared_ptr<grpc::Channel> channel_;

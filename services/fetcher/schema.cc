@@ -131,10 +131,46 @@ CREATE TABLE mailbox_status (
 );
 )sql";
 
+// Several subscribers share a subscription (services/fetcher/subscriptions.h). A fetcher of the version before, which
+// knows one holder per subscription, finds the holder 'shared' there and waits.
+constexpr std::string_view kSharedSubscriptions = R"sql(
+-- Counts up at every change of the assignment, so that others see that there is something to read.
+ALTER TABLE subscription ADD COLUMN version BIGINT NOT NULL DEFAULT 0;
+-- Who delivers a partition ('': nobody), under which generation, and whom it is wanted for ('': stays where it is).
+ALTER TABLE subscription_cursor ADD COLUMN generation BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE subscription_cursor ADD COLUMN holder TEXT NOT NULL DEFAULT '';
+ALTER TABLE subscription_cursor ADD COLUMN wanted_by TEXT NOT NULL DEFAULT '';
+-- The event that was refused last and how often; only the first unacknowledged one can be.
+ALTER TABLE subscription_cursor ADD COLUMN refused_offset BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE subscription_cursor ADD COLUMN refusals BIGINT NOT NULL DEFAULT 0;
+-- One row a live subscriber, renewed by the process that serves it.
+CREATE TABLE subscription_member (
+  name TEXT NOT NULL,
+  member TEXT NOT NULL,
+  process TEXT NOT NULL,
+  join_time BIGINT NOT NULL,
+  expire_time BIGINT NOT NULL,
+  PRIMARY KEY (name, member)
+);
+CREATE INDEX subscription_member_by_process ON subscription_member (process);
+-- Events that a subscription's consumers refused too often: passed over, for a person to look at.
+CREATE TABLE subscription_set_aside (
+  name TEXT NOT NULL,
+  feed_partition INTEGER NOT NULL,
+  feed_offset BIGINT NOT NULL,
+  refusals BIGINT NOT NULL,
+  reason TEXT NOT NULL,
+  set_aside_time BIGINT NOT NULL,
+  PRIMARY KEY (name, feed_partition, feed_offset)
+);
+)sql";
+
 }  // namespace
 
 std::vector<sql::Migration> LedgerMigrations() {
-  return {{1, "raw messages", blob::kBlobSchema}, {2, "ledger, feed and subscriptions", kLedger}};
+  return {{1, "raw messages", blob::kBlobSchema},
+          {2, "ledger, feed and subscriptions", kLedger},
+          {3, "shared subscriptions", kSharedSubscriptions}};
 }
 
 }  // namespace poststelle::fetcher

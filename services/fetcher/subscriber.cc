@@ -3,236 +3,273 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "libs/base/ids.h"
+#include "libs/base/failpoint.h"
 #include "libs/rpc/status.h"
+#include "services/fetcher/names.h"
 
 namespace poststelle::fetcher {
 namespace {
 
 constexpr absl::Duration kHeartbeat = absl::Seconds(10);
-constexpr absl::Duration kRenew = absl::Seconds(3);
-constexpr absl::Duration kStandbyRetry = absl::Milliseconds(500);
-// How often committed events are looked for; short, because events of other workers come without a word.
-constexpr absl::Duration kLook = absl::Milliseconds(100);
+// How often the stream looks up by itself: whether the service drains, whether a pause is over.
+constexpr absl::Duration kLookUp = absl::Milliseconds(200);
 constexpr int kDefaultWindow = 100;
 constexpr int kMaxWindow = 10'000;
-constexpr int kReadAtOnce = 200;
+constexpr int kDefaultRefusals = 5;
+constexpr int kMaxRefusals = 1'000;
+constexpr int kReadAtOnce = 50;
+constexpr size_t kMaxReason = 1'000;
 
-// Shared by the coroutine that sends and the one that reads acknowledgements.
-struct State {
-  explicit State(const asio::any_io_executor& executor) : changed(executor) {}
-  std::string name;
-  int64_t generation = 0;
-  async::Event changed;
-  std::mutex mutex;
-  Offsets sent;
-  Offsets acknowledged;
-  bool ended = false;  // the client closed its side
-  std::optional<grpc::Status> failed;
-};
+void Wrong(std::vector<rpc::Violation>& violations, const std::string& field, const std::string& description) {
+  rpc::Violation violation;
+  violation.field = field;
+  violation.description = description;
+  violations.push_back(std::move(violation));
+}
 
 grpc::Status CheckStart(const v1::SubscribeRequest& request) {
   std::vector<rpc::Violation> violations;
-  auto wrong = [&violations](const std::string& field, const std::string& description) {
-    rpc::Violation violation;
-    violation.field = field;
-    violation.description = description;
-    violations.push_back(std::move(violation));
-  };
   if (!request.has_start()) {
-    wrong("start", "must be the first message");
+    Wrong(violations, "start", "must be the first message");
     return rpc::InvalidFields(violations);
   }
-  const std::string& name = request.start().subscription();
-  const bool good = !name.empty() && name.size() <= 63 &&
-                    name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-") == std::string::npos;
-  if (!good) wrong("start.subscription", "must have 1 to 63 characters of a-z, 0-9 and hyphen");
-  const int window = request.start().max_unacknowledged();
-  if (window < 0 || window > kMaxWindow) wrong("start.max_unacknowledged", absl::StrCat("must be 1 to ", kMaxWindow));
+  const v1::SubscribeRequest::Start& start = request.start();
+  if (!IsSubscriptionName(start.subscription())) {
+    Wrong(violations, "start.subscription", "must have 1 to 63 characters of a-z, 0-9 and hyphen");
+  }
+  if (start.max_unacknowledged() < 0 || start.max_unacknowledged() > kMaxWindow) {
+    Wrong(violations, "start.max_unacknowledged", absl::StrCat("must be 1 to ", kMaxWindow));
+  }
+  if (start.max_refusals() < 0 || start.max_refusals() > kMaxRefusals) {
+    Wrong(violations, "start.max_refusals", absl::StrCat("must be 1 to ", kMaxRefusals));
+  }
   return violations.empty() ? grpc::Status::OK : rpc::InvalidFields(violations);
 }
 
-grpc::Status TakenOver(const std::string& name) {
-  return rpc::Error(grpc::StatusCode::ABORTED, "SUBSCRIPTION_TAKEN_OVER",
-                    absl::StrCat("subscription ", name, " was taken over by another subscriber"),
-                    {{"subscription", name}});
+// At most `max_bytes` of it, never half a character.
+std::string Cut(const std::string& text, size_t max_bytes) {
+  size_t end = std::min(text.size(), max_bytes);
+  while (end < text.size() && end > 0 && (text[end] & 0xC0) == 0x80) --end;
+  return text.substr(0, end);
 }
 
-grpc::Status FromFeed(const absl::Status& status, const std::string& name) {
-  if (absl::IsAborted(status)) return TakenOver(name);
-  return rpc::FromAbsl(status);
-}
+struct Session {
+  std::shared_ptr<SubscribeStream> stream;
+  std::shared_ptr<Member> member;
+  TicketFeed& feed;
+  FeedHub& hub;
+  int window = kDefaultWindow;
+  int max_refusals = kDefaultRefusals;
+  int last_partition = -1;                            // that was sent of
+  std::optional<grpc::Status> broken = std::nullopt;  // guarded by member->mutex: what was wrong with a request
+};
 
-async::Task<grpc::Status> TakeAcknowledgement(const v1::SubscribeRequest& request, State& state, TicketFeed& feed) {
-  if (!request.has_acknowledge()) co_return rpc::InvalidFields({{"acknowledge", "must follow the first message"}});
-  const v1::SubscribeRequest::Acknowledge& ack = request.acknowledge();
-  const v1::Position& position = ack.position();
-  if (!position.epoch().empty() && position.epoch() != feed.info().epoch) {
-    co_return rpc::Error(grpc::StatusCode::OUT_OF_RANGE, "EPOCH_CHANGED",
-                         "the position is of another history of the feed");
+// An acknowledgement or a refusal.
+grpc::Status TakeStep(const v1::SubscribeRequest& request, Session& session) {
+  const bool refuses = request.has_refuse();
+  if (!refuses && !request.has_acknowledge()) {
+    return rpc::InvalidFields({{"request", "must be acknowledge or refuse after the first message"}});
+  }
+  const std::string field = refuses ? "refuse" : "acknowledge";
+  const v1::Position& position = refuses ? request.refuse().position() : request.acknowledge().position();
+  if (!position.epoch().empty() && position.epoch() != session.feed.info().epoch) {
+    return rpc::Error(grpc::StatusCode::OUT_OF_RANGE, "EPOCH_CHANGED", "the position is of another history of the feed",
+                      {{"epoch", session.feed.info().epoch}});
+  }
+  if (position.partition() < 0 || position.partition() >= session.feed.info().partitions || position.offset() < 1) {
+    return rpc::InvalidFields({{field + ".position", "names an event that was not sent on this stream"}});
+  }
+  Subscriptions::Step step;
+  step.partition = position.partition();
+  step.generation = refuses ? request.refuse().generation() : request.acknowledge().generation();
+  step.offset = position.offset();
+  if (refuses) {
+    Subscriptions::Refusal refusal;
+    refusal.reason = Cut(request.refuse().reason(), kMaxReason);
+    refusal.max_refusals = session.max_refusals;
+    step.refusal = std::move(refusal);
   }
   {
-    std::lock_guard lock(state.mutex);
-    auto sent = state.sent.find(position.partition());
-    if (sent == state.sent.end() || position.offset() > sent->second) {
-      co_return rpc::InvalidFields({{"acknowledge.position", "names an event that was not sent on this stream"}});
-    }
-  }
-  const absl::Status moved =
-      co_await feed.Acknowledge(state.name, ack.generation(), position.partition(), position.offset());
-  if (!moved.ok()) co_return FromFeed(moved, state.name);
-  {
-    std::lock_guard lock(state.mutex);
-    int64_t& acknowledged = state.acknowledged[position.partition()];
-    acknowledged = std::max(acknowledged, position.offset());
-  }
-  co_return grpc::Status::OK;
-}
-
-async::Task<void> ReadAcknowledgements(std::shared_ptr<SubscribeStream> stream, std::shared_ptr<State> state,
-                                       TicketFeed& feed) {
-  while (true) {
-    std::optional<v1::SubscribeRequest> request = co_await stream->Read();
-    grpc::Status status;
-    if (request) status = co_await TakeAcknowledgement(*request, *state, feed);
-    {
-      std::lock_guard lock(state->mutex);
-      if (!request) state->ended = true;
-      if (!status.ok()) state->failed = status;
-    }
-    state->changed.Notify();
-    if (!request || !status.ok()) co_return;
-  }
-}
-
-int64_t InFlight(const State& state) {  // under state.mutex
-  int64_t sum = 0;
-  for (const auto& [partition, offset] : state.sent) sum += offset - state.acknowledged.at(partition);
-  return sum;
-}
-
-// Sends what is committed and fits into the window. Returns whether anything was sent, or nothing at all if the client
-// left.
-async::Task<absl::StatusOr<bool>> SendCommitted(SubscribeStream& stream, State& state, TicketFeed& feed, int window) {
-  absl::StatusOr<Offsets> heads = co_await feed.Heads();
-  if (!heads.ok()) co_return heads.status();
-  bool any = false;
-  for (const auto& [partition, head] : *heads) {
-    int64_t after = 0;
-    int64_t room = 0;
-    {
-      std::lock_guard lock(state.mutex);
-      after = state.sent[partition];
-      room = window - InFlight(state);
-    }
-    if (head <= after || room <= 0) continue;
-    auto page = co_await feed.ReadPartition(partition, after, static_cast<int>(std::min<int64_t>(room, kReadAtOnce)));
-    if (!page.ok()) co_return page.status();
-    for (v1::TicketEvent& event : page->events) {
-      v1::SubscribeResponse response;
-      const int64_t offset = event.position().offset();
-      *response.mutable_delivery()->mutable_event() = std::move(event);
-      response.mutable_delivery()->set_generation(state.generation);
-      {
-        // Counted as sent before it is: an acknowledgement may overtake us.
-        std::lock_guard lock(state.mutex);
-        state.sent[partition] = offset;
+    Member& member = *session.member;
+    std::lock_guard lock(member.mutex);
+    auto it = member.parts.find(step.partition);
+    if (it != member.parts.end() && it->second.generation == step.generation) {
+      Member::Part& part = it->second;
+      if (step.offset > part.sent) {
+        return rpc::InvalidFields({{field + ".position", "names an event that was not sent on this stream"}});
       }
-      const bool written = co_await stream.Write(response);
-      if (!written) co_return absl::CancelledError("the client is gone");
-      any = true;
+      // Behind a refused event everything is void: a late acknowledgement must not pass over it.
+      if (part.refused != 0 && step.offset >= part.refused) return grpc::Status::OK;
+      if (refuses) part.refused = step.offset;
     }
+    // Another generation is refused by the database.
   }
-  co_return any;
+  session.hub.Submit(session.member, std::move(step));
+  return grpc::Status::OK;
 }
 
-// Waits until the subscription is ours; an error ends the stream.
-async::Task<absl::StatusOr<TicketFeed::Grant>> WaitForTurn(SubscribeStream& stream, TicketFeed& feed,
-                                                           const std::string& name, const std::string& holder,
-                                                           bool from_now, const std::atomic<bool>& draining) {
-  bool told = false;
-  while (!draining && !stream.cancelled()) {
-    absl::StatusOr<std::optional<TicketFeed::Grant>> grant = co_await feed.Take(name, holder, from_now);
-    if (!grant.ok()) co_return grant.status();
-    if (grant->has_value()) co_return **grant;
-    if (!told) {
-      v1::SubscribeResponse standby;
-      standby.mutable_standby();
-      const bool written = co_await stream.Write(standby);
-      if (!written) break;
-      told = true;
-    }
-    (co_await async::Sleep(kStandbyRetry)).IgnoreError();
-  }
-  co_return absl::CancelledError("the client is gone");
-}
-
-async::Task<grpc::Status> SendLoop(SubscribeStream& stream, State& state, TicketFeed& feed, const std::string& holder,
-                                   int window, const std::atomic<bool>& draining) {
-  absl::Time renewed = absl::Now();
-  absl::Time spoken = absl::Now();
+async::Task<void> ReadRequests(std::shared_ptr<Session> session) {
   while (true) {
+    std::optional<v1::SubscribeRequest> request = co_await session->stream->Read();
+    const grpc::Status status = request ? TakeStep(*request, *session) : grpc::Status::OK;
+    if (request && status.ok()) continue;
     {
-      std::lock_guard lock(state.mutex);
-      if (state.failed) co_return *state.failed;
-      if (state.ended) co_return grpc::Status::OK;
+      std::lock_guard lock(session->member->mutex);
+      session->member->ended = true;
+      if (!status.ok()) session->broken = status;
     }
-    if (stream.cancelled()) co_return grpc::Status::CANCELLED;
+    session->member->changed.Notify();
+    co_return;
+  }
+}
+
+// What there is to send now.
+struct Next {
+  std::deque<v1::SubscribeResponse> first;
+  int partition = -1;
+  int64_t generation = 0;
+  int64_t after = 0;
+  int64_t room = 0;
+};
+
+// Whatever is in the outbox, or else the next partition in turn that has something.
+Next WhatNext(Session& session) {
+  Next next;
+  Member& member = *session.member;
+  const std::shared_ptr<const Offsets> heads = session.hub.Heads();
+  std::lock_guard lock(member.mutex);
+  next.first.swap(member.outbox);
+  if (!next.first.empty()) return next;
+  next.room = session.window;
+  for (const auto& [partition, part] : member.parts) next.room -= part.sent - part.acknowledged;
+  if (next.room <= 0) return next;
+  auto has_something = [&](int partition, const Member::Part& part) {
+    auto head = heads->find(partition);
+    if (part.wanted || part.refused != 0 || head == heads->end() || head->second <= part.sent) return false;
+    auto pause = member.pauses.find(partition);
+    if (pause == member.pauses.end()) return true;
+    if (pause->second > absl::Now()) return false;
+    member.pauses.erase(pause);
+    return true;
+  };
+  auto it = member.parts.upper_bound(session.last_partition);
+  for (size_t i = 0; i < member.parts.size(); ++i, ++it) {
+    if (it == member.parts.end()) it = member.parts.begin();
+    if (!has_something(it->first, it->second)) continue;
+    next.partition = it->first;
+    next.generation = it->second.generation;
+    next.after = it->second.sent;
+    break;
+  }
+  return next;
+}
+
+// Counts an event as sent, before it is: an acknowledgement may overtake us. False if it must not be sent any more.
+bool CountAsSent(Member& member, const Next& next, int64_t offset) {
+  std::lock_guard lock(member.mutex);
+  auto it = member.parts.find(next.partition);
+  if (it == member.parts.end() || it->second.generation != next.generation) return false;
+  if (it->second.wanted || it->second.refused != 0) return false;
+  it->second.sent = offset;
+  return true;
+}
+
+// Returns whether there was anything; kCancelled if the client is gone.
+async::Task<absl::StatusOr<bool>> SendNext(Session& session) {
+  Next next = WhatNext(session);
+  for (const v1::SubscribeResponse& response : next.first) {
+    const bool written = co_await session.stream->Write(response);
+    if (!written) co_return absl::CancelledError("the client is gone");
+  }
+  if (!next.first.empty()) co_return true;
+  if (next.partition < 0) co_return false;
+  session.last_partition = next.partition;
+  auto page = co_await session.feed.ReadPartition(next.partition, next.after,
+                                                  static_cast<int>(std::min<int64_t>(next.room, kReadAtOnce)));
+  if (!page.ok()) co_return page.status();
+  for (v1::TicketEvent& event : page->events) {
+    const int64_t offset = event.position().offset();
+    if (!CountAsSent(*session.member, next, offset)) break;
+    if (DeliberatelyBroken("cursor_before_acknowledgement")) {
+      Subscriptions::Step step;
+      step.partition = next.partition;
+      step.generation = next.generation;
+      step.offset = offset;
+      session.hub.Submit(session.member, std::move(step));
+    }
+    v1::SubscribeResponse response;
+    *response.mutable_delivery()->mutable_event() = std::move(event);
+    response.mutable_delivery()->set_generation(next.generation);
+    const bool written = co_await session.stream->Write(response);
+    if (!written) co_return absl::CancelledError("the client is gone");
+  }
+  co_return !page->events.empty();
+}
+
+async::Task<grpc::Status> SendLoop(Session& session, const std::atomic<bool>& draining) {
+  Member& member = *session.member;
+  absl::Time spoken = absl::Now();
+  bool stands_by = false;
+  while (true) {
+    bool idle = false;
+    {
+      std::lock_guard lock(member.mutex);
+      if (member.failed) co_return rpc::FromAbsl(*member.failed);
+      if (member.ended) co_return session.broken.value_or(grpc::Status::OK);
+      idle = member.idle && member.outbox.empty();
+    }
+    if (session.stream->cancelled()) co_return grpc::Status::CANCELLED;
     if (draining) co_return rpc::Error(grpc::StatusCode::UNAVAILABLE, "DRAINING", "the service is shutting down");
-    const absl::Time now = absl::Now();
-    if (now - renewed > kRenew) {
-      const absl::Status kept = co_await feed.Keep(state.name, holder, state.generation);
-      if (!kept.ok()) co_return FromFeed(kept, state.name);
-      renewed = now;
+    const absl::StatusOr<bool> sent = co_await SendNext(session);
+    if (absl::IsCancelled(sent.status())) co_return grpc::Status::CANCELLED;
+    if (!sent.ok()) co_return rpc::FromAbsl(sent.status());
+    if (*sent) {
+      spoken = absl::Now();
+      stands_by = false;
+      continue;
     }
-    absl::StatusOr<bool> sent = co_await SendCommitted(stream, state, feed, window);
-    if (!sent.ok()) co_return absl::IsCancelled(sent.status()) ? grpc::Status::CANCELLED : rpc::FromAbsl(sent.status());
-    if (*sent) spoken = absl::Now();
-    if (absl::Now() - spoken > kHeartbeat) {
-      v1::SubscribeResponse heartbeat;
-      heartbeat.mutable_heartbeat();
-      const bool written = co_await stream.Write(heartbeat);
+    const bool begins_to_wait = idle && !stands_by;
+    if (begins_to_wait || absl::Now() - spoken > kHeartbeat) {
+      v1::SubscribeResponse word;
+      if (begins_to_wait) {
+        word.mutable_standby();
+      } else {
+        word.mutable_heartbeat();
+      }
+      const bool written = co_await session.stream->Write(word);
       if (!written) co_return grpc::Status::CANCELLED;
       spoken = absl::Now();
+      stands_by = idle;
     }
-    if (!*sent) (co_await state.changed.Wait(kLook)).IgnoreError();
+    (co_await member.changed.Wait(kLookUp)).IgnoreError();
   }
 }
 
 }  // namespace
 
-async::Task<grpc::Status> ServeSubscriber(std::shared_ptr<SubscribeStream> stream, asio::any_io_executor executor,
-                                          TicketFeed& feed, const std::atomic<bool>& draining) {
+async::Task<grpc::Status> ServeSubscriber(std::shared_ptr<SubscribeStream> stream, async::TaskScope& scope,
+                                          TicketFeed& feed, FeedHub& hub, const std::atomic<bool>& draining) {
   std::optional<v1::SubscribeRequest> first = co_await stream->Read();
   if (!first) co_return grpc::Status::CANCELLED;
   grpc::Status checked = CheckStart(*first);
   if (!checked.ok()) co_return checked;
   const v1::SubscribeRequest::Start& start = first->start();
-  const std::string holder = RandomId();
-  auto grant = co_await WaitForTurn(*stream, feed, start.subscription(), holder,
-                                    start.from() == v1::SubscribeRequest::Start::FROM_NOW, draining);
-  if (!grant.ok()) {
-    if (draining) co_return rpc::Error(grpc::StatusCode::UNAVAILABLE, "DRAINING", "the service is shutting down");
-    co_return rpc::FromAbsl(grant.status());
-  }
-  auto state = std::make_shared<State>(executor);
-  state->name = start.subscription();
-  state->generation = grant->generation;
-  state->sent = grant->acknowledged;
-  state->acknowledged = grant->acknowledged;
+  auto member = co_await hub.Join(start.subscription(), start.from() == v1::SubscribeRequest::Start::FROM_NOW);
+  if (!member.ok()) co_return rpc::FromAbsl(member.status());
+  auto session = std::make_shared<Session>(Session{stream, *member, feed, hub});
+  if (start.max_unacknowledged() != 0) session->window = start.max_unacknowledged();
+  if (start.max_refusals() != 0) session->max_refusals = start.max_refusals();
   v1::SubscribeResponse started;
-  started.mutable_started()->set_generation(state->generation);
   started.mutable_started()->set_epoch(feed.info().epoch);
   started.mutable_started()->set_partitions(feed.info().partitions);
   const bool written = co_await stream->Write(started);
   grpc::Status status = grpc::Status::CANCELLED;
   if (written) {
-    async::Spawn(executor, ReadAcknowledgements(stream, state, feed));
-    const int window = start.max_unacknowledged() == 0 ? kDefaultWindow : start.max_unacknowledged();
-    status = co_await SendLoop(*stream, *state, feed, holder, window, draining);
+    scope.Spawn(ReadRequests(session));
+    status = co_await SendLoop(*session, draining);
   }
-  // So that the next subscriber need not wait for the lease; if this fails, the lease runs out.
-  (co_await feed.Leave(state->name, state->generation)).IgnoreError();
+  const absl::Status left = co_await hub.Leave(*member);
+  if (status.ok() && !left.ok()) co_return rpc::FromAbsl(left);
   co_return status;
 }
 

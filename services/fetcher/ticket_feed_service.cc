@@ -1,7 +1,10 @@
 #include "services/fetcher/ticket_feed_service.h"
 
+#include <cstdio>
+
 #include "absl/strings/str_cat.h"
 #include "libs/base/page_budget.h"
+#include "libs/rpc/page_token.h"
 #include "libs/rpc/unary.h"
 #include "services/fetcher/names.h"
 #include "services/fetcher/subscriber.h"
@@ -12,7 +15,25 @@ namespace poststelle::fetcher {
 grpc::ServerBidiReactor<v1::SubscribeRequest, v1::SubscribeResponse>* TicketFeedService::Subscribe(
     grpc::CallbackServerContext*) {
   auto stream = std::make_shared<SubscribeStream>(executor_);
-  return SubscribeStream::Run(stream, executor_, ServeSubscriber(stream, executor_, feed_, draining_));
+  return SubscribeStream::Run(stream, streams_, ServeSubscriber(stream, streams_, feed_, hub_, draining_));
+}
+
+grpc::ServerUnaryReactor* TicketFeedService::GetSubscription(grpc::CallbackServerContext* context,
+                                                             const v1::GetSubscriptionRequest* request,
+                                                             v1::GetSubscriptionResponse* response) {
+  return rpc::Unary(context, executor_, GetOne(*request, *response));
+}
+
+grpc::ServerUnaryReactor* TicketFeedService::ListSubscriptions(grpc::CallbackServerContext* context,
+                                                               const v1::ListSubscriptionsRequest* request,
+                                                               v1::ListSubscriptionsResponse* response) {
+  return rpc::Unary(context, executor_, ListAll(*request, *response));
+}
+
+grpc::ServerUnaryReactor* TicketFeedService::ListSetAsideEvents(grpc::CallbackServerContext* context,
+                                                                const v1::ListSetAsideEventsRequest* request,
+                                                                v1::ListSetAsideEventsResponse* response) {
+  return rpc::Unary(context, executor_, ListAside(*request, *response));
 }
 
 grpc::ServerUnaryReactor* TicketFeedService::ListTicketEvents(grpc::CallbackServerContext* context,
@@ -89,6 +110,62 @@ async::Task<grpc::Status> TicketFeedService::Get(const v1::GetTicketRequest& req
   auto ticket = co_await queries_.GetTicket(id);
   if (!ticket.ok()) co_return rpc::FromAbsl(ticket.status());
   *response.mutable_ticket() = *std::move(ticket);
+  co_return grpc::Status::OK;
+}
+
+async::Task<grpc::Status> TicketFeedService::GetOne(const v1::GetSubscriptionRequest& request,
+                                                    v1::GetSubscriptionResponse& response) {
+  std::vector<rpc::Violation> violations;
+  const std::string name = IdOf(request.name(), "subscriptions", "name", violations);
+  if (!violations.empty()) co_return rpc::InvalidFields(violations);
+  auto subscription = co_await subscriptions_.Get(name);
+  if (!subscription.ok()) co_return rpc::FromAbsl(subscription.status());
+  *response.mutable_subscription() = *std::move(subscription);
+  co_return grpc::Status::OK;
+}
+
+async::Task<grpc::Status> TicketFeedService::ListAll(const v1::ListSubscriptionsRequest& request,
+                                                     v1::ListSubscriptionsResponse& response) {
+  std::vector<rpc::Violation> violations;
+  const std::string& key = feed_.info().epoch;
+  const Page page = PageOf(request.page_size(), request.page_token(), 50, key, "subscriptions", violations);
+  if (!violations.empty()) co_return rpc::InvalidFields(violations);
+  auto subscriptions = co_await subscriptions_.List(page.position, page.size + 1);
+  if (!subscriptions.ok()) co_return rpc::FromAbsl(subscriptions.status());
+  std::string last;
+  for (v1::Subscription& subscription : *subscriptions) {
+    if (response.subscriptions_size() == page.size) {
+      response.set_next_page_token(rpc::MakePageToken(key, "subscriptions", last));
+      break;
+    }
+    last = subscription.name().substr(subscription.name().rfind('/') + 1);
+    *response.add_subscriptions() = std::move(subscription);
+  }
+  co_return grpc::Status::OK;
+}
+
+async::Task<grpc::Status> TicketFeedService::ListAside(const v1::ListSetAsideEventsRequest& request,
+                                                       v1::ListSetAsideEventsResponse& response) {
+  std::vector<rpc::Violation> violations;
+  const std::string& key = feed_.info().epoch;
+  const std::string arguments = "set aside\n" + request.subscription();
+  const std::string name = IdOf(request.subscription(), "subscriptions", "subscription", violations);
+  const Page page = PageOf(request.page_size(), request.page_token(), 50, key, arguments, violations);
+  if (!violations.empty()) co_return rpc::InvalidFields(violations);
+  int partition = -1;
+  long long offset = 0;
+  std::sscanf(page.position.c_str(), "%d %lld", &partition, &offset);
+  auto events = co_await subscriptions_.ListSetAside(name, partition, offset, page.size + 1);
+  if (!events.ok()) co_return rpc::FromAbsl(events.status());
+  for (v1::SetAsideEvent& event : *events) {
+    if (response.events_size() == page.size) {
+      const v1::Position& last = response.events(page.size - 1).position();
+      response.set_next_page_token(
+          rpc::MakePageToken(key, arguments, absl::StrCat(last.partition(), " ", last.offset())));
+      break;
+    }
+    *response.add_events() = std::move(event);
+  }
   co_return grpc::Status::OK;
 }
 
