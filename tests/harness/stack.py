@@ -149,7 +149,17 @@ class Stack:
 
     def start(self, **kwargs):
         self.fetcher.start(**kwargs)
+        if kwargs.get("wait", True):
+            wait_until(self.serving, what="the fetcher to be ready")
         return self
+
+    def serving(self):
+        """Whether the fetcher has its mailboxes and Redis (grpc.health.v1, in raw bytes)."""
+        with self.channel(self.fetcher) as channel:
+            try:
+                return channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=5) == b"\x08\x01"
+            except grpc.RpcError:
+                return False
 
     def environment(self):
         return {"POSTSTELLE_CONFIG_ADDRESS": self.config.address, "POSTSTELLE_FETCHER_ADDRESS": self.fetcher.address}
