@@ -37,13 +37,14 @@ void AddOptions(CLI::App* command, MailboxOptions& o) {
   command->add_option("--password-file", o.password_file, "File that holds the password")->check(CLI::ExistingFile);
   command->add_flag("--password-stdin", o.password_stdin, "Read the password from standard input");
   command->add_option("--folder", o.folder, "Folder (default INBOX)");
-  command->add_option("--max-age-days", o.max_age_days, "Oldest mail to import, in days");
-  command->add_flag("--unlimited-age", o.unlimited_age, "Import mail of any age");
+  // Of two that contradict each other neither wins silently.
+  CLI::Option* max_age = command->add_option("--max-age-days", o.max_age_days, "Oldest mail to import, in days");
+  command->add_flag("--unlimited-age", o.unlimited_age, "Import mail of any age")->excludes(max_age);
   command->add_option("--interval", o.interval, "Time between polls, like 5m");
-  command->add_flag("--also-read", o.also_read, "Import mail that is read already, too");
-  command->add_flag("--unread-only", o.unread_only, "Import unread mail only");
-  command->add_flag("--disabled", o.disabled, "Do not poll");
-  command->add_flag("--enabled", o.enabled, "Poll");
+  CLI::Option* also_read = command->add_flag("--also-read", o.also_read, "Import mail that is read already, too");
+  command->add_flag("--unread-only", o.unread_only, "Import unread mail only")->excludes(also_read);
+  CLI::Option* disabled = command->add_flag("--disabled", o.disabled, "Do not poll");
+  command->add_flag("--enabled", o.enabled, "Poll")->excludes(disabled);
 }
 
 std::string ReadFile(const std::string& path) {
@@ -128,6 +129,16 @@ void Print(const Context& context, const Mailbox& m) {
        {"etag", m.etag()}});
 }
 
+// Report, and how to give a password that the service asks for.
+int ReportChange(const grpc::Status& status) {
+  const int exit_code = Report(status);
+  for (const rpc::Violation& v : rpc::ViolationsOf(status)) {
+    if (v.field != "mailbox.password_authentication.password") continue;
+    std::cerr << "give it with --password-stdin, --password-file FILE or in POSTSTELLE_MAILBOX_PASSWORD\n";
+  }
+  return exit_code;
+}
+
 int Create(const Context& context, const MailboxOptions& o) {
   config::v1::CreateMailboxRequest request;
   std::vector<std::string> paths;
@@ -142,7 +153,7 @@ int Create(const Context& context, const MailboxOptions& o) {
   const grpc::Status status =
       MailboxService::NewStub(context.config())->CreateMailbox(Call().get(), request, &response);
   if (status.ok()) Print(context, response.mailbox());
-  return Report(status);
+  return ReportChange(status);
 }
 
 int Update(const Context& context, const std::string& what, const MailboxOptions& o) {
@@ -162,7 +173,7 @@ int Update(const Context& context, const std::string& what, const MailboxOptions
   const grpc::Status status =
       MailboxService::NewStub(context.config())->UpdateMailbox(Call().get(), request, &response);
   if (status.ok()) Print(context, response.mailbox());
-  return Report(status);
+  return ReportChange(status);
 }
 
 int List(const Context& context) {

@@ -24,7 +24,7 @@ TEST(BlobStore, WhatWasPutComesBackOnceStored) {
   const auto path = std::filesystem::temp_directory_path() / ("poststelle-blob-" + RandomId() + ".db");
   async::Runtime runtime(1);
   {
-    auto db = sql::Open("sqlite:" + path.string());
+    auto db = sql::Open(runtime.executor(), "sqlite:" + path.string());
     ASSERT_TRUE(db.ok());
     auto await = [&runtime](async::Task<absl::Status> task) {
       absl::Status out;

@@ -1,5 +1,3 @@
-#include <openssl/sha.h>
-
 #include <map>
 
 #include "absl/strings/str_cat.h"

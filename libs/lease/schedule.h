@@ -9,7 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "libs/async/runtime.h"
-#include "libs/redis/client.h"
+#include "libs/redis/commands.h"
 
 namespace poststelle::lease {
 
@@ -30,7 +30,7 @@ struct ClaimResult {
 };
 enum class RenewAnswer { kRenewed, kLost, kAbsent };
 
-// Thread-safe. Errors are those of redis::Client; every call may be repeated.
+// Thread-safe. Errors are those of redis::Commands; every call may be repeated.
 class Schedule {
  public:
   virtual ~Schedule() = default;
@@ -55,7 +55,7 @@ class Schedule {
 class RedisSchedule : public Schedule {
  public:
   // `holder` names this process start.
-  RedisSchedule(redis::Client& redis, std::string holder, absl::Duration lease)
+  RedisSchedule(redis::Commands& redis, std::string holder, absl::Duration lease)
       : redis_(redis), holder_(std::move(holder)), lease_(lease) {}
   async::Task<absl::StatusOr<ClaimResult>> Claim(int shard, int max) override;
   async::Task<absl::StatusOr<std::vector<RenewAnswer>>> Renew(std::vector<std::string> ids) override;
@@ -67,7 +67,7 @@ class RedisSchedule : public Schedule {
   async::Task<absl::Status> Remove(std::string id) override;
 
  private:
-  redis::Client& redis_;
+  redis::Commands& redis_;
   const std::string holder_;
   const absl::Duration lease_;
 };

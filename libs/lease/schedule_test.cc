@@ -11,6 +11,7 @@
 #include <optional>
 
 #include "libs/net/dialer.h"
+#include "libs/redis/client.h"
 
 namespace poststelle::lease {
 namespace {

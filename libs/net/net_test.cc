@@ -1,6 +1,7 @@
 // Names, connections and certificates against a real TLS server (openssl s_server) on this machine.
 #include <gtest/gtest.h>
 #include <netinet/in.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -15,6 +16,7 @@
 #include "libs/async/runtime.h"
 #include "libs/base/ids.h"
 #include "libs/net/dialer.h"
+#include "libs/net/resolver.h"
 
 namespace poststelle::net {
 namespace {
@@ -198,6 +200,28 @@ TEST_F(NetTest, ARefusedPortNamesHostAndPort) {
 Task<void> DialName(Dialer& dialer, std::string host, std::optional<absl::Status>& out) {
   auto stream = co_await dialer.Dial(host, 143, absl::Seconds(8));
   out = stream.status();
+}
+
+TEST_F(NetTest, NamesResolveWithMoreThanAThousandDescriptorsOpen) {
+  constexpr rlim_t kOpen = 1100;
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit wanted{std::max<rlim_t>(before.rlim_cur, kOpen + 100), before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &wanted), 0);
+  std::vector<int> open;
+  for (rlim_t i = 0; i < kOpen; ++i) open.push_back(dup(STDERR_FILENO));
+  EXPECT_GE(open.back(), static_cast<int>(kOpen));
+  {
+    Resolver resolver(runtime_.executor());
+    std::optional<absl::Status> out;
+    auto look = [](Resolver& r, std::optional<absl::Status>& result) -> Task<void> {
+      result = (co_await r.Resolve("localhost", absl::Seconds(30))).status();
+    };
+    async::RunBlocking(runtime_.executor(), look(resolver, out));
+    EXPECT_TRUE(out->ok()) << *out;
+  }
+  for (int fd : open) close(fd);
+  setrlimit(RLIMIT_NOFILE, &before);
 }
 
 TEST_F(NetTest, AnUnknownNameSaysSoWithinTheDeadline) {

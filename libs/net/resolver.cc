@@ -1,8 +1,9 @@
 #include "libs/net/resolver.h"
 
 #include <ares.h>
+#include <fcntl.h>
 #include <netdb.h>
-#include <sys/select.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,8 +11,10 @@
 #include <atomic>
 #include <cstring>
 #include <deque>
+#include <map>
 #include <mutex>
 #include <thread>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "libs/net/stream.h"
@@ -21,6 +24,7 @@ namespace {
 
 constexpr int kTryMs = 1500;
 constexpr int kTries = 2;
+constexpr timeval kLongestWait{5, 0};
 
 struct Query {
   explicit Query(const asio::any_io_executor& executor) : ended(executor) {}
@@ -57,11 +61,14 @@ void OnAddresses(void* argument, int status, int, ares_addrinfo* result) {
 struct Resolver::Impl {
   Impl() {
     ares_library_init(ARES_LIB_INIT_ALL);
-    if (pipe(wake.data()) != 0) std::abort();
+    if (pipe2(wake.data(), O_CLOEXEC | O_NONBLOCK) != 0) std::abort();
     ares_options options{};
     options.timeout = kTryMs;
     options.tries = kTries;
-    ready = ares_init_options(&channel, &options, ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES) == ARES_SUCCESS;
+    options.sock_state_cb = OnSocket;
+    options.sock_state_cb_data = this;
+    const int given = ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB;
+    ready = ares_init_options(&channel, &options, given) == ARES_SUCCESS;
     thread = std::thread([this] { Loop(); });
   }
   ~Impl() {
@@ -77,25 +84,39 @@ struct Resolver::Impl {
     // A full pipe has a byte in it already, which is all a wake-up needs.
     [[maybe_unused]] const ssize_t n = write(wake[1], "x", 1);
   }
+  // c-ares tells which of its sockets wait for what; called on the thread.
+  static void OnSocket(void* self, ares_socket_t socket, int readable, int writable) {
+    std::map<ares_socket_t, short>& sockets = static_cast<Impl*>(self)->sockets;
+    if (readable == 0 && writable == 0) {
+      sockets.erase(socket);
+    } else {
+      sockets[socket] = static_cast<short>((readable != 0 ? POLLIN : 0) | (writable != 0 ? POLLOUT : 0));
+    }
+  }
+  // poll(), because select() knows no descriptor above 1023 and a fetcher with many sessions has more.
   void Loop() {
+    std::vector<pollfd> watched;
     while (!stopped) {
       Begin();
-      fd_set readable;
-      fd_set writable;
-      FD_ZERO(&readable);
-      FD_ZERO(&writable);
-      const int highest = std::max(ready ? ares_fds(channel, &readable, &writable) : 0, wake[0] + 1);
-      FD_SET(wake[0], &readable);
-      timeval longest{5, 0};
+      watched.assign(1, {wake[0], POLLIN, 0});
+      for (const auto& [socket, events] : sockets) watched.push_back({socket, events, 0});
+      timeval longest = kLongestWait;
       timeval space{};
-      timeval* wait = ready ? ares_timeout(channel, &longest, &space) : &longest;
-      if (select(highest, &readable, &writable, nullptr, wait) < 0) continue;
-      if (FD_ISSET(wake[0], &readable)) {
+      const timeval* wait = ready ? ares_timeout(channel, &longest, &space) : &longest;
+      const auto wait_ms = static_cast<int>(wait->tv_sec * 1000 + (wait->tv_usec + 999) / 1000);
+      if (poll(watched.data(), watched.size(), wait_ms) < 0) continue;
+      if (watched[0].revents != 0) {
         char drained[64];
         [[maybe_unused]] const ssize_t n = read(wake[0], drained, sizeof drained);
-        FD_CLR(wake[0], &readable);
       }
-      if (ready) ares_process(channel, &readable, &writable);
+      if (!ready) continue;
+      for (size_t i = 1; i < watched.size(); ++i) {
+        const short got = watched[i].revents;
+        if (got == 0) continue;
+        ares_process_fd(channel, (got & ~POLLOUT) != 0 ? watched[i].fd : ARES_SOCKET_BAD,
+                        (got & POLLOUT) != 0 ? watched[i].fd : ARES_SOCKET_BAD);
+      }
+      ares_process_fd(channel, ARES_SOCKET_BAD, ARES_SOCKET_BAD);  // what has run out of time
     }
   }
   void Begin() {
@@ -118,6 +139,7 @@ struct Resolver::Impl {
 
   ares_channel channel = nullptr;
   bool ready = false;
+  std::map<ares_socket_t, short> sockets;  // what each of the channel's sockets is polled for; the thread's
   std::array<int, 2> wake{};
   std::mutex mutex;
   std::deque<std::shared_ptr<Query>> queue;

@@ -1,7 +1,6 @@
 #include "libs/redis/client.h"
 
 #include <hiredis/hiredis.h>
-#include <openssl/sha.h>
 
 #include <array>
 #include <atomic>
@@ -13,7 +12,6 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "libs/base/ids.h"
 #include "libs/base/status_macros.h"
 
 namespace poststelle::redis {
@@ -201,10 +199,7 @@ async::Task<absl::StatusOr<Reply>> Client::Command(std::vector<std::string> argu
 
 async::Task<absl::StatusOr<Reply>> Client::Eval(const std::string& script, std::vector<std::string> keys,
                                                 std::vector<std::string> arguments) {
-  unsigned char digest[SHA_DIGEST_LENGTH];
-  SHA1(reinterpret_cast<const unsigned char*>(script.data()), script.size(), digest);
-  std::vector<std::string> command{"EVALSHA", Hex(std::string_view(reinterpret_cast<char*>(digest), sizeof digest)),
-                                   std::to_string(keys.size())};
+  std::vector<std::string> command{"EVALSHA", hashes_.Of(script), std::to_string(keys.size())};
   command.insert(command.end(), keys.begin(), keys.end());
   command.insert(command.end(), arguments.begin(), arguments.end());
   absl::StatusOr<Reply> reply = co_await Command(command);

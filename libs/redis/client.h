@@ -10,6 +10,8 @@
 #include "libs/async/runtime.h"
 #include "libs/base/secret_string.h"
 #include "libs/net/dialer.h"
+#include "libs/redis/commands.h"
+#include "libs/redis/script_hashes.h"
 
 namespace poststelle::redis {
 
@@ -22,30 +24,18 @@ struct Address {
 // redis://[:password@]host[:port][/database]; the error says what is wrong with it.
 absl::StatusOr<Address> ParseUrl(const std::string& url);
 
-// An answer. An error answer is never one of these but a failed status with Redis' words.
-struct Reply {
-  enum class Kind { kNil, kInteger, kString, kArray };
-  Kind kind = Kind::kNil;
-  int64_t integer = 0;
-  std::string string;
-  std::vector<Reply> array;
-};
-
-// Thread-safe. Connects at first use and again after a failure. Errors: kUnavailable for everything that concerns the
-// connection (also for LOADING, READONLY, MOVED and the like, which pass), kDeadlineExceeded after `kTimeout`,
-// kResourceExhausted above kMaxPending commands, kNotFound for NOSCRIPT, kInternal for any other error answer. A
-// command that failed may have been carried out: what is sent here must be repeatable.
-class Client {
+// One server. Thread-safe. Connects at once and again after a failure. Errors: see Commands; kUnavailable after
+// `kTimeout` without an answer, kResourceExhausted above kMaxPending commands.
+class Client : public Commands {
  public:
   static constexpr absl::Duration kTimeout = absl::Seconds(5);
   static constexpr size_t kMaxPending = 10'000;
 
   Client(asio::any_io_executor executor, net::Dialer& dialer, Address address);
-  ~Client();  // Stop()
-  async::Task<absl::StatusOr<Reply>> Command(std::vector<std::string> arguments);
-  // Runs a Lua script by its hash; sends its text where Redis does not know it (any more).
+  ~Client() override;  // Stop()
+  async::Task<absl::StatusOr<Reply>> Command(std::vector<std::string> arguments) override;
   async::Task<absl::StatusOr<Reply>> Eval(const std::string& script, std::vector<std::string> keys,
-                                          std::vector<std::string> arguments);
+                                          std::vector<std::string> arguments) override;
   // Fails what is pending and ends the connection. Blocking; not from a coroutine.
   void Stop();
 
@@ -60,6 +50,7 @@ class Client {
   std::shared_ptr<State> state_;
   net::Dialer& dialer_;
   const Address address_;
+  ScriptHashes hashes_;
   async::TaskScope scope_;
 };
 

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <optional>
 
 #include "libs/async/runtime.h"
@@ -19,8 +20,13 @@ class Bidi : public grpc::ServerBidiReactor<Request, Response> {
 
   // The next request; empty when the client is done, gone, or the call was finished.
   async::Task<std::optional<Request>> Read() {
-    read_done_ = false;
-    this->StartRead(&request_);
+    {
+      // A reader may outlive the call: gRPC's side of it is gone once the call was finished.
+      std::lock_guard lock(mutex_);
+      if (finished_) co_return std::nullopt;
+      read_done_ = false;
+      this->StartRead(&request_);
+    }
     while (!read_done_) (co_await read_.Wait(absl::Seconds(10))).IgnoreError();
     if (!read_ok_) co_return std::nullopt;
     co_return request_;
@@ -46,6 +52,10 @@ class Bidi : public grpc::ServerBidiReactor<Request, Response> {
  private:
   static async::Task<void> Drive(std::shared_ptr<Bidi> stream, async::Task<grpc::Status> handler) {
     grpc::Status status = co_await std::move(handler);
+    {
+      std::lock_guard lock(stream->mutex_);
+      stream->finished_ = true;
+    }
     stream->Finish(status);
   }
   void OnReadDone(bool ok) override {
@@ -62,6 +72,8 @@ class Bidi : public grpc::ServerBidiReactor<Request, Response> {
   void OnDone() override { auto last = std::move(self_); }
 
   std::shared_ptr<Bidi> self_;
+  std::mutex mutex_;
+  bool finished_ = false;  // under mutex_; a read that began before it ends before OnDone
   Request request_;
   async::Event read_;
   async::Event written_;

@@ -1,9 +1,12 @@
+#include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
 #include "libs/base/reason.h"
+#include "libs/rpc/bidi.h"
 #include "libs/rpc/options.h"
 #include "libs/rpc/page_token.h"
 #include "libs/rpc/status.h"
+#include "poststelle/fetcher/v1/ticket_feed_service.grpc.pb.h"
 
 namespace poststelle::rpc {
 namespace {
@@ -65,6 +68,46 @@ TEST(Options, AMistakeExitsWithTwo) {
   testing::internal::CaptureStderr();
   EXPECT_EQ(options.Parse(2, argv), 2);
   EXPECT_NE(testing::internal::GetCapturedStderr().find("--sessions"), std::string::npos);
+}
+
+using Stream = Bidi<fetcher::v1::SubscribeRequest, fetcher::v1::SubscribeResponse>;
+
+class EndsAtOnce : public fetcher::v1::TicketFeedService::CallbackService {
+ public:
+  explicit EndsAtOnce(asio::any_io_executor executor)
+      : stream(std::make_shared<Stream>(executor)), executor_(std::move(executor)) {}
+  grpc::ServerBidiReactor<fetcher::v1::SubscribeRequest, fetcher::v1::SubscribeResponse>* Subscribe(
+      grpc::CallbackServerContext*) override {
+    return Stream::Run(stream, executor_, Nothing());
+  }
+  const std::shared_ptr<Stream> stream;
+
+ private:
+  static async::Task<grpc::Status> Nothing() { co_return grpc::Status::OK; }
+  const asio::any_io_executor executor_;
+};
+
+async::Task<void> ReadInto(Stream& stream, std::optional<bool>& got) { got = (co_await stream.Read()).has_value(); }
+
+TEST(Bidi, AReaderThatOutlivesTheCallReadsNothing) {
+  async::Runtime runtime(2);
+  EndsAtOnce service(runtime.executor());
+  grpc::ServerBuilder builder;
+  builder.RegisterService(&service);
+  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  {
+    auto stub = fetcher::v1::TicketFeedService::NewStub(server->InProcessChannel({}));
+    grpc::ClientContext context;
+    auto call = stub->Subscribe(&context);
+    fetcher::v1::SubscribeResponse response;
+    EXPECT_FALSE(call->Read(&response));
+    EXPECT_TRUE(call->Finish().ok());
+  }
+  server->Shutdown();
+  server->Wait();
+  std::optional<bool> got;
+  async::RunBlocking(runtime.executor(), ReadInto(*service.stream, got));
+  EXPECT_EQ(got, false);
 }
 
 }  // namespace

@@ -1,7 +1,10 @@
 #include "libs/secrets/vault.h"
 
 #include <fcntl.h>
+#include <openssl/crypto.h>
 #include <openssl/evp.h>
+#include <openssl/hmac.h>
+#include <openssl/kdf.h>
 #include <openssl/rand.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -71,6 +74,28 @@ absl::StatusOr<std::string> Decrypt(std::string_view key, std::string_view seale
       EVP_DecryptFinal_ex(cipher.get(), Bytes(out) + written, &written) == 1;
   if (!ok) return absl::DataLossError("the sealed secret was altered, or belongs to another record");
   return out;
+}
+
+// "<key id>:<hex of HMAC-SHA-256>" under HKDF-SHA-256(key, info = purpose) (RFC 5869). The encryption key itself is
+// never used for anything else.
+absl::StatusOr<std::string> HashWith(const std::string& id, std::string_view key, std::string_view message,
+                                     std::string_view purpose) {
+  const std::unique_ptr<EVP_PKEY_CTX, decltype(&EVP_PKEY_CTX_free)> kdf(EVP_PKEY_CTX_new_id(EVP_PKEY_HKDF, nullptr),
+                                                                        EVP_PKEY_CTX_free);
+  std::string derived(kKeyBytes, '\0');
+  size_t size = derived.size();
+  const bool ok = EVP_PKEY_derive_init(kdf.get()) == 1 && EVP_PKEY_CTX_set_hkdf_md(kdf.get(), EVP_sha256()) == 1 &&
+                  EVP_PKEY_CTX_set1_hkdf_key(kdf.get(), Bytes(key), static_cast<int>(key.size())) == 1 &&
+                  EVP_PKEY_CTX_add1_hkdf_info(kdf.get(), Bytes(purpose), static_cast<int>(purpose.size())) == 1 &&
+                  EVP_PKEY_derive(kdf.get(), Bytes(derived), &size) == 1 && size == kKeyBytes;
+  std::string mac(EVP_MAX_MD_SIZE, '\0');
+  unsigned mac_size = 0;
+  const bool made = ok && HMAC(EVP_sha256(), derived.data(), static_cast<int>(derived.size()), Bytes(message),
+                               message.size(), Bytes(mac), &mac_size) != nullptr;
+  OPENSSL_cleanse(derived.data(), derived.size());
+  if (!made) return absl::InternalError("hashing failed");
+  mac.resize(mac_size);
+  return absl::StrCat(id, ":", Hex(mac));
 }
 
 absl::Status Errno(const std::string& path, std::string_view doing) {
@@ -208,6 +233,20 @@ absl::StatusOr<SecretString> Vault::Open(std::string_view sealed, std::string_vi
   const SecretString guard(std::move(data_key));
   PS_ASSIGN_OR_RETURN(std::string plain, Decrypt(guard.Reveal(), sealed.substr(end + 1 + kWrapped), associated));
   return SecretString(std::move(plain));
+}
+
+absl::StatusOr<std::string> Vault::KeyedHash(const SecretString& message, std::string_view purpose) const {
+  return HashWith(first_, keys_.at(first_).Reveal(), message.Reveal(), purpose);
+}
+
+absl::Status Vault::CheckKeyedHash(std::string_view hash, const SecretString& message, std::string_view purpose) const {
+  auto key = keys_.find(std::string(hash.substr(0, hash.rfind(':'))));
+  if (hash.rfind(':') == std::string_view::npos || key == keys_.end()) {
+    return absl::NotFoundError("the hash was made with a key that the key file does not hold");
+  }
+  PS_ASSIGN_OR_RETURN(std::string mine, HashWith(key->first, key->second.Reveal(), message.Reveal(), purpose));
+  const bool same = mine.size() == hash.size() && CRYPTO_memcmp(mine.data(), hash.data(), mine.size()) == 0;
+  return same ? absl::OkStatus() : absl::InvalidArgumentError("the hash is of another message");
 }
 
 absl::StatusOr<SecretString> LoadToken(const std::string& path) {

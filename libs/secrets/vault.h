@@ -26,6 +26,14 @@ class Vault {
   // sealed for another record.
   absl::StatusOr<SecretString> Open(std::string_view sealed, std::string_view record_identity) const;
 
+  // A hash of `message` that only holders of the key can compute or try words against (HMAC-SHA-256 under a key derived
+  // from the first key by HKDF; `purpose` keeps uses apart): "<key id>:<hex>".
+  absl::StatusOr<std::string> KeyedHash(const SecretString& message, std::string_view purpose) const;
+
+  // OK if `hash` is KeyedHash(message, purpose) under any key of the file; kInvalidArgument if it is another message's,
+  // kNotFound if the file does not hold the key that it was made with.
+  absl::Status CheckKeyedHash(std::string_view hash, const SecretString& message, std::string_view purpose) const;
+
  private:
   std::map<std::string, SecretString> keys_;
   std::string first_;

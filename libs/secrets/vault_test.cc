@@ -80,6 +80,29 @@ TEST_F(VaultTest, ARepeatedKeyIdIsRefused) {
   EXPECT_NE(std::string(vault.status().message()).find("key:2"), std::string::npos);
 }
 
+TEST_F(VaultTest, AKeyedHashIsOfItsMessagePurposeAndKeyAlone) {
+  std::ofstream(Path("key")) << "key old " << std::string(64, '1') << "\n";
+  ASSERT_EQ(chmod(Path("key").c_str(), 0600), 0);
+  const std::string made = *(*Vault::OpenOrCreate(Path("key")))->KeyedHash(SecretString("password1"), "create");
+  // HMAC-SHA-256(HKDF-SHA-256(11…11, no salt, "create", 32), "password1"), computed independently.
+  EXPECT_EQ(made, "old:aa935d3f53413e14ea42dbcc4c2d288bc184ebf093e929cf4397b897317f217e");
+
+  // A new key comes first, the old one still decrypts: what was hashed before is still recognised.
+  std::ofstream(Path("key")) << "key new " << std::string(64, '2') << "\nkey old " << std::string(64, '1') << "\n";
+  auto rotated = Vault::OpenOrCreate(Path("key"));
+  ASSERT_TRUE(rotated.ok());
+  EXPECT_EQ((*rotated)->KeyedHash(SecretString("password1"), "create")->substr(0, 4), "new:");
+  EXPECT_TRUE((*rotated)->CheckKeyedHash(made, SecretString("password1"), "create").ok());
+  EXPECT_TRUE(absl::IsInvalidArgument((*rotated)->CheckKeyedHash(made, SecretString("password2"), "create")));
+  EXPECT_TRUE(absl::IsInvalidArgument((*rotated)->CheckKeyedHash(made, SecretString("password1"), "other")));
+
+  std::ofstream(Path("key")) << "key new " << std::string(64, '2') << "\n";
+  auto without = Vault::OpenOrCreate(Path("key"));
+  ASSERT_TRUE(without.ok());
+  EXPECT_TRUE(absl::IsNotFound((*without)->CheckKeyedHash(made, SecretString("password1"), "create")));
+  EXPECT_TRUE(absl::IsNotFound((*without)->CheckKeyedHash("", SecretString("password1"), "create")));
+}
+
 TEST(SecretString, LeavesNothingBehindWhenMoved) {
   SecretString from(std::string("hunter2"));
   const char* buffer = from.Reveal().data();  // short: inside the object

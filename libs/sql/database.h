@@ -1,4 +1,16 @@
-// A small layer over SQL: transactions of prepared statements, awaited. SQLite here; PostgreSQL takes the same seam.
+// A small layer over SQL: transactions of prepared statements, awaited, on SQLite or PostgreSQL.
+//
+// One dialect for both. Its rules:
+// - A trailing " FOR UPDATE" locks the rows that a SELECT returns until the transaction ends: several write
+// transactions
+//   run at once on PostgreSQL. SQLite has one writer at a time, so there it is dropped.
+// - The type BLOB in a migration becomes BYTEA on PostgreSQL.
+// - Text holds no NUL byte and is UTF-8: PostgreSQL refuses it otherwise (kInvalidArgument), SQLite does not look.
+// - Columns of an answer are integers, booleans, text or bytes; what PostgreSQL answers as another type (SUM of BIGINT
+// is
+//   NUMERIC) is kInternal and has to be CAST.
+// - A statement that failed spoils a transaction on PostgreSQL: only RollbackTo a savepoint goes on, all else is
+// kAborted.
 #pragma once
 
 #include <cstdint>
@@ -42,6 +54,12 @@ struct Result {
   int64_t changed = 0;
 };
 
+// A statement and the values of its parameters.
+struct Statement {
+  std::string_view sql;  // a literal; has to outlive the call
+  std::vector<Value> params;
+};
+
 // A running transaction. Used by one coroutine, on the database's own executor; never outlives its callback.
 class Transaction {
  public:
@@ -51,30 +69,42 @@ class Transaction {
   // refuses and for a parameter without a value, kUnavailable for what is worth a retry (busy, disk full, connection
   // lost), kAborted once the database has rolled the transaction back, kInternal otherwise.
   virtual async::Task<absl::StatusOr<Result>> Execute(std::string_view sql, std::vector<Value> params = {}) = 0;
+  // Runs `statements` in order as one exchange with the server (PostgreSQL: one round trip) and returns their results
+  // in order. The first failure is returned, as Execute would; nothing after it takes effect.
+  virtual async::Task<absl::StatusOr<std::vector<Result>>> ExecuteAll(std::vector<Statement> statements) = 0;
   // Makes what follows undoable by RollbackTo(name) without losing the rest; `name` is a literal identifier.
   virtual async::Task<absl::Status> Savepoint(std::string_view name) = 0;
   virtual async::Task<absl::Status> RollbackTo(std::string_view name) = 0;
   virtual async::Task<absl::Status> ReleaseSavepoint(std::string_view name) = 0;
 };
 
-// The work of a transaction: OK commits, an error rolls back and is returned. It may suspend. It may be called again
-// after a transient failure of the database, so it must be repeatable (DESIGN §3: every transaction may be replayed).
+// The work of a transaction: OK commits, an error rolls back and is returned. It may suspend. It is called again after
+// a serialization failure or a deadlock, so it must be repeatable (DESIGN §3: every transaction may be replayed): what
+// it gathers in its captures starts anew each time.
 using Work = std::function<async::Task<absl::Status>(Transaction&)>;
+
+enum class Engine { kSqlite, kPostgres };
 
 // A database. Thread-safe; callers wait on their own executor while the work runs on the database's.
 class Database {
  public:
   virtual ~Database() = default;
-  // Runs `work` in a transaction that may write (SQLite: BEGIN IMMEDIATE), one at a time per process. When it returns
-  // OK the changes are durable.
+  virtual Engine engine() const = 0;
+  // Runs `work` in a transaction that may write: on SQLite (BEGIN IMMEDIATE) one at a time, on PostgreSQL (READ
+  // COMMITTED) several at once, so what a decision rests on has to be locked FOR UPDATE. When it returns OK the changes
+  // are durable. kUnavailable may also mean that the answer to the commit was lost: then the outcome is unknown.
   virtual async::Task<absl::Status> Write(Work work) = 0;
   // Runs `work` on one consistent snapshot; nothing it does may write.
   virtual async::Task<absl::Status> Read(Work work) = 0;
 };
 
-// Opens or creates the SQLite file of `url` ("sqlite:PATH"): WAL, synchronous FULL, foreign keys, 16 KiB pages, busy
-// time-out 10 s. Errors name the path and what stands in the way.
-absl::StatusOr<std::unique_ptr<Database>> Open(const std::string& url);
+// Opens the database of `url`. Errors name the path or the server and what stands in the way, never the URL: it may
+// hold a password. `executor` outlives the database; callers in flight end before it does.
+//   sqlite:PATH       opens or creates the file: WAL, synchronous FULL, foreign keys, 16 KiB pages, busy time-out 10 s;
+//                     its threads are its own.
+//   postgresql://…    (or postgres://…) libpq's URI, TLS as its sslmode says. Connects when the first transaction asks
+//                     for it and again after a loss, so a server that is away is kUnavailable from Write and Read.
+absl::StatusOr<std::unique_ptr<Database>> Open(asio::any_io_executor executor, const std::string& url);
 
 // One schema step: additive, and readable by the version before.
 struct Migration {
@@ -84,7 +114,7 @@ struct Migration {
 };
 
 // Brings the schema of `database` up to the last of `migrations` under a lock; others wait meanwhile. A database that
-// is newer than this program is kFailedPrecondition.
+// is newer than this program is kFailedPrecondition, one that is away kUnavailable.
 async::Task<absl::Status> Migrate(Database& database, const std::vector<Migration>& migrations);
 
 }  // namespace poststelle::sql

@@ -13,23 +13,9 @@
 #include "absl/strings/str_cat.h"
 #include "libs/base/status_macros.h"
 #include "libs/base/sv.h"
-#include "libs/sql/database.h"
+#include "libs/sql/engines.h"
 
 namespace poststelle::sql {
-
-int64_t Row::Int(size_t column) const {
-  if (IsNull(column)) return 0;
-  if (const auto* i = std::get_if<int64_t>(&values_[column])) return *i;
-  std::abort();  // a defect of ours: the query and its reader disagree
-}
-
-const std::string& Row::Text(size_t column) const {
-  static const std::string kEmpty;
-  if (IsNull(column)) return kEmpty;
-  if (const auto* s = std::get_if<std::string>(&values_[column])) return *s;
-  if (const auto* b = std::get_if<Blob>(&values_[column])) return b->bytes;
-  std::abort();
-}
 
 namespace {
 
@@ -115,6 +101,16 @@ class Connection : public Transaction {
     PS_CO_RETURN_IF_ERROR(Alive());
     co_return Run(sql, params);
   }
+  async::Task<absl::StatusOr<std::vector<Result>>> ExecuteAll(std::vector<Statement> statements) override {
+    std::vector<Result> results;
+    results.reserve(statements.size());
+    for (const Statement& statement : statements) {
+      PS_CO_RETURN_IF_ERROR(Alive());
+      PS_CO_ASSIGN_OR_RETURN(Result result, Run(statement.sql, statement.params));
+      results.push_back(std::move(result));
+    }
+    co_return results;
+  }
   async::Task<absl::Status> Savepoint(std::string_view name) override {
     PS_CO_RETURN_IF_ERROR(Alive());
     co_return Plain(absl::StrCat("SAVEPOINT ", Av(name)), "savepoint");
@@ -152,6 +148,9 @@ class Connection : public Transaction {
   }
 
   absl::StatusOr<sqlite3_stmt*> Prepare(std::string_view sql) {
+    // The one writer holds a lock on everything already.
+    constexpr std::string_view kForUpdate = " FOR UPDATE";
+    if (sql.ends_with(kForUpdate)) sql.remove_suffix(kForUpdate.size());
     auto it = statements_.find(std::string(sql));
     if (it != statements_.end()) return it->second;
     if (statements_.size() >= kMaxStatements) {
@@ -277,6 +276,7 @@ class SqliteDatabase : public Database {
     PS_RETURN_IF_ERROR(writer_.Open(path, true));
     return reader_.Open(path, false);
   }
+  Engine engine() const override { return Engine::kSqlite; }
   async::Task<absl::Status> Write(Work work) override { return writer_.Run(std::move(work)); }
   async::Task<absl::Status> Read(Work work) override { return reader_.Run(std::move(work)); }
 
@@ -287,14 +287,9 @@ class SqliteDatabase : public Database {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Database>> Open(const std::string& url) {
-  constexpr std::string_view kScheme = "sqlite:";
-  if (!url.starts_with(kScheme) || url.size() == kScheme.size()) {
-    // What is there instead is not repeated: it may hold a password.
-    return absl::InvalidArgumentError("the database URL is not of the form sqlite:PATH");
-  }
+absl::StatusOr<std::unique_ptr<Database>> OpenSqlite(const std::string& path) {
   auto database = std::make_unique<SqliteDatabase>();
-  PS_RETURN_IF_ERROR(database->Open(url.substr(kScheme.size())));
+  PS_RETURN_IF_ERROR(database->Open(path));
   return database;
 }
 

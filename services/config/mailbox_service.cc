@@ -5,6 +5,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "libs/base/ids.h"
+#include "libs/base/page_budget.h"
 #include "libs/base/status_macros.h"
 #include "libs/rpc/page_token.h"
 #include "libs/rpc/server_stream.h"
@@ -19,6 +20,7 @@ using WatchStream = rpc::StreamOut<v1::WatchMailboxesResponse>;
 
 constexpr absl::Duration kLook = absl::Milliseconds(50);
 constexpr absl::Duration kHeartbeat = absl::Seconds(20);
+constexpr std::string_view kRequestHash = "create request";
 
 std::string Prefixed(const std::string& id) { return "mailboxes/" + id; }
 
@@ -155,6 +157,19 @@ absl::StatusOr<StoredMailbox> MailboxService::Seal(v1::Mailbox mailbox) const {
   return out;
 }
 
+absl::StatusOr<RequestMark> MailboxService::MarkOf(const v1::CreateMailboxRequest& request) const {
+  RequestMark mark;
+  mark.id = request.request_id();
+  if (mark.id.empty()) return mark;
+  // Keyed, because a request holds a password: from the database alone nobody can try words against the hash.
+  auto bytes = std::make_shared<const SecretString>(request.SerializeAsString());
+  PS_ASSIGN_OR_RETURN(mark.hash, vault_.KeyedHash(*bytes, kRequestHash));
+  mark.is_same = [this, bytes](const std::string& stored) {
+    return vault_.CheckKeyedHash(stored, *bytes, kRequestHash);
+  };
+  return mark;
+}
+
 async::Task<grpc::Status> MailboxService::Create(const v1::CreateMailboxRequest& request,
                                                  v1::CreateMailboxResponse& response) {
   v1::Mailbox mailbox = request.mailbox();
@@ -172,8 +187,9 @@ async::Task<grpc::Status> MailboxService::Create(const v1::CreateMailboxRequest&
     *response.mutable_mailbox() = sealed->mailbox;
     co_return grpc::Status::OK;
   }
-  const std::string hash = Hex(Sha256(request.SerializeAsString()));
-  absl::StatusOr<v1::Mailbox> created = co_await store_.Create(*std::move(sealed), request.request_id(), hash);
+  absl::StatusOr<RequestMark> mark = MarkOf(request);
+  if (!mark.ok()) co_return rpc::FromAbsl(mark.status());
+  absl::StatusOr<v1::Mailbox> created = co_await store_.Create(*std::move(sealed), *std::move(mark));
   if (!created.ok()) co_return rpc::FromAbsl(created.status());
   *response.mutable_mailbox() = *std::move(created);
   co_return grpc::Status::OK;
@@ -198,9 +214,10 @@ async::Task<grpc::Status> MailboxService::List(const v1::ListMailboxesRequest& r
   if (!violations.empty()) co_return rpc::InvalidFields(violations);
   absl::StatusOr<std::vector<v1::Mailbox>> found = co_await store_.List(*after, *size + 1);
   if (!found.ok()) co_return rpc::FromAbsl(found.status());
+  PageBudget budget;
   for (v1::Mailbox& mailbox : *found) {
-    if (response.mailboxes_size() == *size) {
-      const std::string last = NameKey(response.mailboxes(*size - 1).display_name());
+    if (response.mailboxes_size() == *size || !budget.Take(mailbox.ByteSizeLong())) {
+      const std::string last = NameKey(response.mailboxes(response.mailboxes_size() - 1).display_name());
       response.set_next_page_token(rpc::MakePageToken(epoch_, "mailboxes", last));
       break;
     }
@@ -219,6 +236,12 @@ async::Task<grpc::Status> MailboxService::Update(const v1::UpdateMailboxRequest&
   v1::Mailbox next = stored->mailbox;
   std::vector<rpc::Violation> violations = Merge(request.mailbox(), request.update_mask(), next);
   if (violations.empty()) violations = CompleteAndValidate(next, min_interval_, false);
+  const bool keeps_password = !stored->sealed_password.empty() && next.password_authentication().password().empty();
+  if (violations.empty() && keeps_password && SendsPasswordElsewhere(stored->mailbox, next)) {
+    violations.push_back(Wrong("mailbox.password_authentication.password",
+                               "give the password again: the server it is sent to changes (another host, less "
+                               "protection, or another authority to trust)"));
+  }
   if (!violations.empty()) co_return rpc::InvalidFields(violations);
   absl::StatusOr<StoredMailbox> sealed = Seal(std::move(next));
   if (!sealed.ok()) co_return rpc::FromAbsl(sealed.status());

@@ -46,6 +46,7 @@ class MailboxService : public v1::MailboxService::CallbackService {
   async::Task<grpc::Status> Delete(const v1::DeleteMailboxRequest& request);
   // Takes the password out of the mailbox and seals it.
   absl::StatusOr<StoredMailbox> Seal(v1::Mailbox mailbox) const;
+  absl::StatusOr<RequestMark> MarkOf(const v1::CreateMailboxRequest& request) const;
 
   const asio::any_io_executor executor_;
   MailboxStore& store_;

@@ -41,6 +41,18 @@ CREATE TABLE create_request (
 );
 )sql";
 
+// Revisions come from one row that a writer holds until its commit: on a database with several writers they are
+// committed in the order in which they were given out, and no watcher can step over one that is still on its way.
+// The hashes of before were unkeyed, over requests that hold passwords: they go.
+constexpr std::string_view kCounter = R"sql(
+CREATE TABLE change_counter (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  revision BIGINT NOT NULL
+);
+INSERT INTO change_counter (id, revision) SELECT 1, COALESCE(MAX(revision), 0) FROM mailbox_change;
+UPDATE create_request SET request_hash = '';
+)sql";
+
 std::string IdOf(const v1::Mailbox& mailbox) { return mailbox.name().substr(mailbox.name().rfind('/') + 1); }
 
 void SetNow(google::protobuf::Timestamp* out) {
@@ -71,18 +83,22 @@ async::Task<absl::StatusOr<std::optional<StoredMailbox>>> Read(sql::Transaction&
 }
 
 async::Task<absl::Status> LogChange(sql::Transaction& tx, const std::string& id, int64_t history) {
-  Params params{id};
+  // Never behind the log: a program of before the counter, run for a while in between, leaves the counter alone.
+  PS_CO_ASSIGN_OR_RETURN(
+      sql::Result next,
+      co_await tx.Execute(
+          "UPDATE change_counter SET revision = 1 + CASE WHEN revision < (SELECT COALESCE(MAX(revision), "
+          "0) FROM mailbox_change) THEN (SELECT MAX(revision) FROM mailbox_change) ELSE revision END "
+          "WHERE id = 1 RETURNING revision"));
+  if (next.rows.empty()) co_return absl::DataLossError("the counter of changes is missing");
+  const int64_t revision = next.rows[0].Int(0);
+  Params params{revision, id};
   PS_CO_RETURN_IF_ERROR(
-      (co_await tx.Execute("INSERT INTO mailbox_change (revision, mailbox_id) SELECT COALESCE(MAX(revision), "
-                           "0) + 1, $1 FROM mailbox_change",
-                           std::move(params)))
+      (co_await tx.Execute("INSERT INTO mailbox_change (revision, mailbox_id) VALUES ($1, $2)", std::move(params)))
           .status());
-  // The newest one always stays, so that revisions never start anew.
-  Params keep{std::max<int64_t>(history, 1)};
-  co_return (co_await tx.Execute(
-                 "DELETE FROM mailbox_change WHERE revision <= (SELECT MAX(revision) FROM mailbox_change) - $1",
-                 std::move(keep)))
-      .status();
+  // The newest one always stays: readers take the present revision from the log.
+  Params keep{revision - std::max<int64_t>(history, 1)};
+  co_return (co_await tx.Execute("DELETE FROM mailbox_change WHERE revision <= $1", std::move(keep))).status();
 }
 
 async::Task<absl::Status> CheckName(sql::Transaction& tx, const v1::Mailbox& mailbox) {
@@ -123,7 +139,9 @@ bool ConnectionChanged(const v1::Mailbox& a, const v1::Mailbox& b) {
 
 }  // namespace
 
-std::vector<sql::Migration> ConfigMigrations() { return {{1, "mailboxes", kSchema}}; }
+std::vector<sql::Migration> ConfigMigrations() {
+  return {{1, "mailboxes", kSchema}, {2, "counter of changes, keyed request hashes", kCounter}};
+}
 
 async::Task<absl::StatusOr<std::string>> MailboxStore::Epoch() {
   std::string epoch;
@@ -141,18 +159,25 @@ async::Task<absl::StatusOr<std::string>> MailboxStore::Epoch() {
   co_return epoch;
 }
 
-async::Task<absl::StatusOr<v1::Mailbox>> MailboxStore::Create(StoredMailbox mailbox, std::string request_id,
-                                                              std::string request_hash) {
+async::Task<absl::StatusOr<v1::Mailbox>> MailboxStore::Create(StoredMailbox mailbox, RequestMark request) {
   v1::Mailbox out;
   sql::Work work = [&, this](sql::Transaction& tx) -> async::Task<absl::Status> {
-    if (!request_id.empty()) {
-      Params params{request_id};
+    if (!request.id.empty()) {
+      Params params{request.id};
       PS_CO_ASSIGN_OR_RETURN(
           sql::Result seen,
           co_await tx.Execute("SELECT request_hash, mailbox_id FROM create_request WHERE request_id = $1",
                               std::move(params)));
       if (!seen.rows.empty()) {
-        if (seen.rows[0].Text(0) != request_hash) {
+        const absl::Status same = request.is_same(seen.rows[0].Text(0));
+        if (absl::IsNotFound(same)) {
+          co_return WithReason(absl::InvalidArgumentError(absl::StrCat(
+                                   "request_id made mailboxes/", seen.rows[0].Text(1),
+                                   " already; whether by the same request can't be told any more, because the key of "
+                                   "then is gone. If that mailbox is not yours, choose a new request_id")),
+                               "REQUEST_ID_REUSED");
+        }
+        if (!same.ok()) {
           co_return WithReason(absl::InvalidArgumentError("request_id was used for another request; choose a new one"),
                                "REQUEST_ID_REUSED");
         }
@@ -175,8 +200,8 @@ async::Task<absl::StatusOr<v1::Mailbox>> MailboxStore::Create(StoredMailbox mail
     fresh.mailbox.set_enable_generation(1);
     PS_CO_RETURN_IF_ERROR(co_await Store(tx, fresh));
     out = fresh.mailbox;
-    if (!request_id.empty()) {
-      Params params{request_id, request_hash, id};
+    if (!request.id.empty()) {
+      Params params{request.id, request.hash, id};
       PS_CO_RETURN_IF_ERROR(
           (co_await tx.Execute("INSERT INTO create_request (request_id, request_hash, mailbox_id) VALUES ($1, $2, $3)",
                                std::move(params)))

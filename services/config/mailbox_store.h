@@ -1,6 +1,7 @@
 // Mailboxes in SQL: definitions, sealed passwords, and the log of changes that the watch reads.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -18,6 +19,14 @@ std::vector<sql::Migration> ConfigMigrations();
 struct StoredMailbox {
   v1::Mailbox mailbox;
   std::string sealed_password;  // libs/secrets; empty if there is none
+};
+
+// How a create is recognised when it is sent again.
+struct RequestMark {
+  std::string id;    // empty: it is not
+  std::string hash;  // keyed, over the whole request
+  // Whether a stored hash is of this request: kInvalidArgument if not, kNotFound if that can't be told any more.
+  std::function<absl::Status(const std::string& stored)> is_same;
 };
 
 // One change, in order of its revision.
@@ -38,8 +47,7 @@ class MailboxStore {
   async::Task<absl::StatusOr<std::string>> Epoch();
   // Stores a new mailbox; sets times, generations and etag. With a request id that was seen before: the mailbox of then
   // if the request was the same, kInvalidArgument (REQUEST_ID_REUSED) if not.
-  async::Task<absl::StatusOr<v1::Mailbox>> Create(StoredMailbox mailbox, std::string request_id,
-                                                  std::string request_hash);
+  async::Task<absl::StatusOr<v1::Mailbox>> Create(StoredMailbox mailbox, RequestMark request);
   async::Task<absl::StatusOr<StoredMailbox>> Get(std::string id);
   // By display name behind `after` (a name key), at most `limit`.
   async::Task<absl::StatusOr<std::vector<v1::Mailbox>>> List(std::string after, int limit);

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
 namespace poststelle::config {
@@ -137,6 +138,14 @@ class Validator {
 std::vector<rpc::Violation> CompleteAndValidate(v1::Mailbox& mailbox, absl::Duration min_interval, bool need_password) {
   Validator validator(mailbox, min_interval, need_password);
   return validator.Run();
+}
+
+bool SendsPasswordElsewhere(const v1::Mailbox& before, const v1::Mailbox& after) {
+  const v1::Connection& old = before.connection();
+  const v1::Connection& now = after.connection();
+  // The values of Encryption rise with the protection.
+  return !absl::EqualsIgnoreCase(old.host(), now.host()) || now.encryption() < old.encryption() ||
+         old.ca_certificates_pem() != now.ca_certificates_pem();
 }
 
 std::string NameKey(const std::string& display_name) {

@@ -14,6 +14,11 @@ namespace poststelle::config {
 // ("mailbox.connection.port"). `need_password`: a password must be given (create).
 std::vector<rpc::Violation> CompleteAndValidate(v1::Mailbox& mailbox, absl::Duration min_interval, bool need_password);
 
+// Whether a password that was given for `before` would go to somebody it was not given for with `after`: another host,
+// less protection on the way, or another authority that vouches for the server. Whoever may change a mailbox must not
+// come by its password that way. Another port of the same host, or more protection, is no reason to ask again.
+bool SendsPasswordElsewhere(const v1::Mailbox& before, const v1::Mailbox& after);
+
 // The form in which display names are compared: case-folded, NFC.
 std::string NameKey(const std::string& display_name);
 

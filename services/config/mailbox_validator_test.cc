@@ -46,6 +46,23 @@ TEST(Validator, NamesEveryBadFieldAtOnce) {
                         "mailbox.import_options.max_age_days", "mailbox.import_options.fetch_interval"}));
 }
 
+TEST(Validator, APasswordIsNotSentElsewhereWithoutBeingGivenAgain) {
+  v1::Mailbox before = Good();
+  before.mutable_connection()->set_encryption(v1::Connection::ENCRYPTION_STARTTLS);
+  auto elsewhere = [&before](auto change) {
+    v1::Mailbox after = before;
+    change(*after.mutable_connection());
+    return SendsPasswordElsewhere(before, after);
+  };
+  EXPECT_TRUE(elsewhere([](v1::Connection& c) { c.set_host("imap.example.com"); }));
+  EXPECT_TRUE(elsewhere([](v1::Connection& c) { c.set_encryption(v1::Connection::ENCRYPTION_NONE); }));
+  EXPECT_TRUE(elsewhere([](v1::Connection& c) { c.set_ca_certificates_pem("another"); }));
+  EXPECT_FALSE(elsewhere([](v1::Connection&) {}));
+  EXPECT_FALSE(elsewhere([](v1::Connection& c) { c.set_host("IMAP.example.org"); }));
+  EXPECT_FALSE(elsewhere([](v1::Connection& c) { c.set_port(1993); }));
+  EXPECT_FALSE(elsewhere([](v1::Connection& c) { c.set_encryption(v1::Connection::ENCRYPTION_TLS); }));
+}
+
 TEST(Validator, NamesAreComparedFoldedAndNormalised) {
   EXPECT_EQ(NameKey("BÜRO"), NameKey("büro"));
   EXPECT_EQ(NameKey("Bu\xCC\x88ro"), NameKey("büro"));

@@ -34,7 +34,7 @@ int Main(int argc, char** argv) {
 
   rpc::Options options("config", "Owns the mailbox definitions.");
   options.common().listen = "127.0.0.1:7071";
-  options.Text("--database", database_url, "Where the mailboxes live: sqlite:PATH");
+  options.Text("--database", database_url, "Where the mailboxes live: sqlite:PATH or postgresql://USER@HOST/NAME");
   options.Text("--key-file", key_file, "File with the keys that seal passwords; made at the first start");
   options.Text("--fetcher-token-file", token_file, "File with the fetcher's token; made at the first start");
   options.Duration("--min-fetch-interval", min_interval, "Shortest fetch interval that is accepted");
@@ -46,11 +46,11 @@ int Main(int argc, char** argv) {
   if (!vault.ok()) return Fail("--key-file", vault.status());
   auto token = secrets::LoadOrCreateToken(token_file);
   if (!token.ok()) return Fail("--fetcher-token-file", token.status());
-  auto database = sql::Open(database_url);
-  if (!database.ok()) return Fail("--database", database.status());
-
   async::Runtime runtime(2);
   const asio::any_io_executor executor = runtime.executor();
+  auto database = sql::Open(executor, database_url);
+  if (!database.ok()) return Fail("--database", database.status());
+
   MailboxStore store(**database, history);
   absl::StatusOr<std::string> epoch = absl::UnknownError("not prepared");
   async::RunBlocking(executor, Prepare(**database, store, epoch));

@@ -26,6 +26,8 @@ struct Hold {
   // Messages during whose download the connection failed, and how often: they go last, and in the end aside, so that
   // one mail that a server can't deliver never blocks the others.
   std::map<uint32_t, int> blamed;
+  // The same for what is still to be fetched from folders that the mailbox no longer names.
+  std::map<std::string, std::map<uint32_t, int>> blamed_elsewhere;
 };
 
 // One change to the ledger, of one mailbox. Applied in the order in which the mailbox submitted them.

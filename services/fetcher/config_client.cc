@@ -3,6 +3,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <map>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "libs/base/reason.h"
@@ -117,12 +118,12 @@ grpc::Status ConfigWatch::Follow() {
   request.set_resume_token(resume_token_);
   const bool snapshot = resume_token_.empty();
   bool synced = false;
-  std::vector<std::string> seen;
+  std::set<std::string> seen;
   auto reader = stub->WatchMailboxes(context, request);
   config::v1::WatchMailboxesResponse response;
   while (reader->Read(&response)) {
     if (response.has_upserted()) {
-      if (snapshot && !synced) seen.push_back(MailboxIdOf(response.upserted().name()));
+      if (snapshot && !synced) seen.insert(MailboxIdOf(response.upserted().name()));
       catalog_.Upsert(std::move(*response.mutable_upserted()));
     } else if (!response.deleted().empty()) {
       catalog_.Delete(MailboxIdOf(response.deleted()));

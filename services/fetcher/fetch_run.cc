@@ -36,6 +36,8 @@ class FetchRun {
   async::Task<absl::StatusOr<Decision>> DecideOne(const Listed& mail, const std::string& header_fields);
   async::Task<absl::Status> CommitDecisions(std::vector<Decision> decisions, Cursor cursor);
   async::Task<absl::Status> RecheckReadMail();
+  async::Task<absl::Status> SettleLeftFolders();
+  async::Task<absl::Status> FetchLeft(const LeftFolder& left);
   absl::Status CheckStop() const;
   const FolderKey& folder() const { return hold_.folder; }
 
@@ -51,6 +53,7 @@ class FetchRun {
   bool recognise_ = false;  // older identities exist: ask for header fields and match anchors
   bool rebuilt_ = false;    // UIDVALIDITY differs from the cursor's
   std::vector<OpenRow> stale_pending_;
+  std::vector<LeftFolder> left_;
   std::vector<std::string> used_matches_;  // matched since the last commit
   FetchReport report_;
 };
@@ -71,6 +74,7 @@ async::Task<absl::StatusOr<FetchReport>> FetchRun::Run() {
   absl::StatusOr<int> published = co_await fetcher.FetchAll();
   if (!published.ok()) co_return published.status();
   report_.published = *published;
+  PS_CO_RETURN_IF_ERROR(co_await SettleLeftFolders());
 
   // Losing the connection while saying goodbye costs nothing. A poll that found nothing does not spend a round trip on
   // it; behind a large answer it is awaited, since some servers cut that short otherwise.
@@ -94,6 +98,7 @@ async::Task<absl::Status> FetchRun::LoadCursor() {
     std::optional<Cursor> cursor;
     sql::Work work = [this, &cursor](sql::Transaction& tx) -> async::Task<absl::Status> {
       PS_CO_ASSIGN_OR_RETURN(cursor, co_await ReadCursor(tx, folder()));
+      PS_CO_ASSIGN_OR_RETURN(left_, co_await ReadLeftFolders(tx, folder()));
       co_return absl::OkStatus();
     };
     PS_CO_RETURN_IF_ERROR(co_await context_.database.Read(work));
@@ -285,6 +290,56 @@ async::Task<absl::Status> FetchRun::RecheckReadMail() {
   cursor_ = next;
   hold_.cursor = next;
   co_return absl::OkStatus();
+}
+
+// What a committed listing holds is not lost because somebody chose another folder since (SPEC §5.1): it is still
+// fetched from the folder where it lies, after the mail of the present one, which so never waits for it. Only what
+// can't be fetched any more (the folder is gone or rebuilt, the connection changed) ends as gone. What was passed over
+// as read is passed over for good: nobody looks any more whether it becomes unread.
+async::Task<absl::Status> FetchRun::SettleLeftFolders() {
+  for (const LeftFolder& left : left_) {
+    PS_CO_RETURN_IF_ERROR(CheckStop());
+    PS_CO_RETURN_IF_ERROR(co_await FetchLeft(left));
+  }
+  co_return absl::OkStatus();
+}
+
+async::Task<absl::Status> FetchRun::FetchLeft(const LeftFolder& left) {
+  // A claim of its own on the same fence, because a claim is for one folder. Where this one is the first to write, the
+  // mailbox's cursor was not compared: the next poll reads it anew.
+  Hold hold;
+  hold.folder = left.key;
+  hold.fence = hold_.fence;
+  if (hold.fence == 0) hold_.cursor_known = false;
+  absl::Status status;
+  if (left.key.generation == folder().generation) {
+    absl::StatusOr<imap::FolderState> state = co_await open_.client->Examine(left.key.folder);
+    const imap::ErrorKind kind = imap::GetErrorKind(state.status());
+    if (kind == imap::ErrorKind::kServerRefused) {
+      // Perhaps only for now: asked again at the next poll, without holding up the present folder.
+      hold_.cursor_known = false;
+      report_.notice =
+          absl::StrCat("Mail of the folder ", left.key.folder, ", which the mailbox no longer watches, is ",
+                       "still to be fetched: ", std::string(state.status().message()));
+      co_return absl::OkStatus();
+    }
+    if (!state.ok() && kind != imap::ErrorKind::kFolderMissing) co_return state.status();
+    if (state.ok() && state->uid_validity == left.uid_validity) {
+      hold.blamed.swap(hold_.blamed_elsewhere[left.key.folder]);
+      MessageFetcher fetcher(context_, *mailbox_, hold, *open_.client, left.uid_validity, stop_);
+      absl::StatusOr<int> published = co_await fetcher.FetchAll();
+      status = published.status();
+      if (published.ok()) report_.published += *published;
+      hold_.blamed_elsewhere[left.key.folder].swap(hold.blamed);
+    }
+  }
+  auto close = [&left](sql::Transaction& tx) { return CloseLeftFolder(tx, left); };
+  std::function<async::Task<absl::Status>(sql::Transaction&)> apply = close;
+  if (status.ok()) status = co_await context_.committer.Commit(hold, apply);
+  if (status.ok()) hold_.blamed_elsewhere.erase(left.key.folder);
+  hold_.fence = hold.fence;
+  if (hold.lost) hold_.lost = true;
+  co_return status;
 }
 
 }  // namespace

@@ -189,6 +189,25 @@ async::Task<absl::StatusOr<std::vector<OpenRow>>> ReadStalePending(sql::Transact
   co_return ToOpenRows(result);
 }
 
+async::Task<absl::StatusOr<std::vector<LeftFolder>>> ReadLeftFolders(sql::Transaction& tx, const FolderKey& present) {
+  Params params{present.mailbox.key, present.folder};
+  PS_CO_ASSIGN_OR_RETURN(
+      sql::Result result,
+      co_await tx.Execute("SELECT DISTINCT folder, generation, uid_validity FROM message WHERE mailbox_key = $1 AND "
+                          "state IN ('pending', 'as_read') AND folder <> $2 ORDER BY folder, generation, uid_validity",
+                          std::move(params)));
+  std::vector<LeftFolder> out;
+  for (const sql::Row& row : result.rows) {
+    LeftFolder left;
+    left.key = present;
+    left.key.folder = row.Text(0);
+    left.key.generation = row.Int(1);
+    left.uid_validity = static_cast<uint32_t>(row.Int(2));
+    out.push_back(std::move(left));
+  }
+  co_return out;
+}
+
 async::Task<absl::Status> WriteCursor(sql::Transaction& tx, const FolderKey& folder, Cursor cursor) {
   Params params = Key(folder);
   params.emplace_back(int64_t{cursor.uid_validity});
@@ -282,6 +301,17 @@ async::Task<absl::Status> CloseStalePending(sql::Transaction& tx, const FolderKe
                  "connection changed before it was fetched; its mail was listed again.' WHERE mailbox_key = $1 AND "
                  "folder = $3 AND state IN ('pending', 'as_read') AND (generation <> $2 OR uid_validity <> $4)",
                  std::move(params)))
+      .status();
+}
+
+async::Task<absl::Status> CloseLeftFolder(sql::Transaction& tx, const LeftFolder& left) {
+  Params params = Key(left.key, left.uid_validity);
+  params.emplace_back(NowMs());
+  params.emplace_back(absl::StrCat("The mailbox no longer watches the folder ", left.key.folder, "."));
+  co_return (co_await tx.Execute("UPDATE message SET state = CASE WHEN state = 'as_read' THEN 'passed_over' ELSE "
+                                 "'gone' END, decide_time = $5, reason = $6 WHERE mailbox_key = $1 AND generation = $2 "
+                                 "AND folder = $3 AND uid_validity = $4 AND state IN ('pending', 'as_read')",
+                                 std::move(params)))
       .status();
 }
 

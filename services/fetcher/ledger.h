@@ -4,6 +4,7 @@
 //
 //   (none)  → pending | passed_over | as_read | recognised      by a listing's commit
 //   as_read → pending | passed_over                             it became unread, or too old to wait for
+//   as_read → passed_over, pending → gone                       the mailbox names another folder (CloseLeftFolder)
 //   pending → published | duplicate | quarantined | gone        by a publication's commit
 //   gone    → pending                                           listed again: the server took back a UIDVALIDITY
 //
@@ -128,6 +129,13 @@ async::Task<absl::StatusOr<std::optional<AnchorMatch>>> MatchAnchor(sql::Transac
 async::Task<absl::StatusOr<std::vector<OpenRow>>> ReadStalePending(sql::Transaction& tx, const FolderKey& folder,
                                                                    uint32_t uid_validity);
 
+// A folder that has pending or as_read rows although the mailbox names another one now.
+struct LeftFolder {
+  FolderKey key;
+  uint32_t uid_validity = 0;
+};
+async::Task<absl::StatusOr<std::vector<LeftFolder>>> ReadLeftFolders(sql::Transaction& tx, const FolderKey& present);
+
 // --- writes (inside a fenced transaction) -------------------------------------------------------------------------
 
 async::Task<absl::Status> WriteCursor(sql::Transaction& tx, const FolderKey& folder, Cursor cursor);
@@ -139,6 +147,9 @@ async::Task<absl::Status> SettleAsRead(sql::Transaction& tx, const FolderKey& fo
                                        const std::vector<uint32_t>& unread, const std::vector<uint32_t>& too_old);
 // Pending rows of older identities can't be fetched any more: they end as gone, their mail was listed again.
 async::Task<absl::Status> CloseStalePending(sql::Transaction& tx, const FolderKey& folder, uint32_t uid_validity);
+// Ends what is open of a folder that the mailbox no longer names: as_read rows are passed over, since nobody looks
+// whether they become unread; pending rows, which can't be fetched any more, are gone.
+async::Task<absl::Status> CloseLeftFolder(sql::Transaction& tx, const LeftFolder& left);
 // Counts an attempt for `uids` on behalf of process start `holder`, before it is made.
 async::Task<absl::Status> CountAttempts(sql::Transaction& tx, const FolderKey& folder, uint32_t uid_validity,
                                         const std::vector<uint32_t>& uids, std::string holder);

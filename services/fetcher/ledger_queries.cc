@@ -45,6 +45,8 @@ constexpr std::string_view kOutcomeById =
     "related_message_id, "
     "list_time, decide_time, attempts FROM message WHERE message_id = $1";
 
+constexpr std::string_view kContentById = "SELECT content FROM message_content WHERE message_id = $1";
+
 v1::Outcome ToOutcome(const sql::Row& row) {
   v1::Outcome out;
   out.set_kind(KindOf(row.Text(0)));
@@ -79,7 +81,7 @@ v1::Ticket ToTicket(const sql::Row& row) {
   return ticket;
 }
 
-v1::QuarantinedMessage ToQuarantined(const sql::Row& row) {
+v1::QuarantinedMessage ToQuarantined(const sql::Row& row, const sql::Result& stored) {
   v1::QuarantinedMessage out;
   out.set_name("messages/" + row.Text(0));
   const bool undecodable = row.Text(1) != "quarantined";
@@ -95,7 +97,7 @@ v1::QuarantinedMessage ToQuarantined(const sql::Row& row) {
   out.set_raw_stored(!row.IsNull(9));
   SetMs(out.mutable_create_time(), row.Int(10));
   v1::Message content;
-  if (!row.IsNull(11) && content.ParseFromString(row.Text(11))) {
+  if (!stored.rows.empty() && content.ParseFromString(stored.rows[0].Text(0))) {
     out.set_subject(content.subject());
     *out.mutable_from() = content.from();
     if (undecodable) out.set_reason(content.undecodable_reason());
@@ -121,8 +123,7 @@ async::Task<absl::StatusOr<LedgerQueries::StoredMessage>> LedgerQueries::GetMess
     PS_CO_ASSIGN_OR_RETURN(sql::Result row, co_await tx.Execute(kOutcomeById, id));
     if (row.rows.empty()) co_return NoMessage(message_id);
     out.outcome = ToOutcome(row.rows[0]);
-    PS_CO_ASSIGN_OR_RETURN(sql::Result content,
-                           co_await tx.Execute("SELECT content FROM message_content WHERE message_id = $1", id));
+    PS_CO_ASSIGN_OR_RETURN(sql::Result content, co_await tx.Execute(kContentById, id));
     if (!content.rows.empty() && !out.message.ParseFromString(content.rows[0].Text(0))) {
       co_return absl::DataLossError(absl::StrCat("the stored content of messages/", message_id, " is damaged"));
     }
@@ -222,13 +223,17 @@ async::Task<absl::StatusOr<std::vector<v1::QuarantinedMessage>>> LedgerQueries::
         sql::Result rows,
         co_await tx.Execute(
             "SELECT m.message_id, m.state, m.reason, m.mailbox_id, m.generation, m.folder, m.uid_validity, "
-            "m.uid, m.ticket_id, m.raw_sha256, m.decide_time, c.content FROM message m LEFT JOIN "
-            "message_content c ON c.message_id = m.message_id WHERE (m.state = 'quarantined' OR "
+            "m.uid, m.ticket_id, m.raw_sha256, m.decide_time FROM message m WHERE (m.state = 'quarantined' OR "
             "m.undecodable = 1) AND ($1 = '' OR m.mailbox_id = $1) AND (m.decide_time < $2 OR "
             "(m.decide_time = $2 AND m.message_id < $3)) ORDER BY m.decide_time DESC, m.message_id DESC "
             "LIMIT $4",
             std::move(params)));
-    for (const sql::Row& row : rows.rows) out.push_back(ToQuarantined(row));
+    // Contents one by one: together they may be gigabytes, and little of each is kept.
+    for (const sql::Row& row : rows.rows) {
+      Params id{row.Text(0)};
+      PS_CO_ASSIGN_OR_RETURN(sql::Result content, co_await tx.Execute(kContentById, std::move(id)));
+      out.push_back(ToQuarantined(row, content));
+    }
     co_return absl::OkStatus();
   };
   PS_CO_RETURN_IF_ERROR(co_await database_.Read(work));
@@ -243,12 +248,12 @@ async::Task<absl::StatusOr<v1::QuarantinedMessage>> LedgerQueries::GetQuarantine
         sql::Result rows,
         co_await tx.Execute(
             "SELECT m.message_id, m.state, m.reason, m.mailbox_id, m.generation, m.folder, m.uid_validity, "
-            "m.uid, m.ticket_id, m.raw_sha256, m.decide_time, c.content FROM message m LEFT JOIN "
-            "message_content c ON c.message_id = m.message_id WHERE m.message_id = $1 AND (m.state = "
+            "m.uid, m.ticket_id, m.raw_sha256, m.decide_time FROM message m WHERE m.message_id = $1 AND (m.state = "
             "'quarantined' OR m.undecodable = 1)",
-            std::move(params)));
+            params));
     if (rows.rows.empty()) co_return NoMessage(message_id);
-    out = ToQuarantined(rows.rows[0]);
+    PS_CO_ASSIGN_OR_RETURN(sql::Result content, co_await tx.Execute(kContentById, std::move(params)));
+    out = ToQuarantined(rows.rows[0], content);
     co_return absl::OkStatus();
   };
   PS_CO_RETURN_IF_ERROR(co_await database_.Read(work));

@@ -168,6 +168,35 @@ TEST_F(LedgerTest, AListingOnACursorThatMovedIsThrownAway) {
   EXPECT_EQ(Count("SELECT watermark FROM folder_cursor"), 5);
 }
 
+TEST_F(LedgerTest, WhatIsOpenOfAFolderThatWasLeftIsFoundAndEndsVisibly) {
+  std::vector<Decision> decisions(3);
+  for (uint32_t i = 0; i < 3; ++i) decisions[i].uid = i + 1;
+  decisions[1].kind = Decision::Kind::kAsRead;
+  decisions[2].kind = Decision::Kind::kPassedOver;
+  ASSERT_TRUE(Write([&](sql::Transaction& tx) { return InsertDecisions(tx, folder_, 7, decisions); }).ok());
+  FolderKey present = folder_;
+  present.folder = "Other";
+  std::vector<LeftFolder> left;
+  auto read = [&](const FolderKey& folder) {
+    return Await(database_->Read([&](sql::Transaction& tx) -> async::Task<absl::Status> {
+      absl::StatusOr<std::vector<LeftFolder>> found = co_await ReadLeftFolders(tx, folder);
+      if (found.ok()) left = *found;
+      co_return found.status();
+    }));
+  };
+  ASSERT_TRUE(read(folder_).ok());
+  EXPECT_TRUE(left.empty());
+  ASSERT_TRUE(read(present).ok());
+  ASSERT_EQ(left.size(), 1u);
+  EXPECT_EQ(left[0].key.folder, "INBOX");
+  EXPECT_EQ(left[0].uid_validity, 7u);
+  ASSERT_TRUE(Write([&](sql::Transaction& tx) { return CloseLeftFolder(tx, left[0]); }).ok());
+  EXPECT_EQ(Count("SELECT COUNT(*) FROM message WHERE state = 'gone' AND uid = 1 AND reason = 'The mailbox no longer "
+                  "watches the folder INBOX.'"),
+            1);
+  EXPECT_EQ(Count("SELECT COUNT(*) FROM message WHERE state = 'passed_over'"), 2);
+}
+
 TEST_F(LedgerTest, ARefusedUnitLeavesTheOthersCommitted) {
   Committer committer(runtime_.executor(), *database_, "me");
   Hold hold;

@@ -1,7 +1,5 @@
 #include "services/fetcher/mailbox_catalog.h"
 
-#include <algorithm>
-
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 
@@ -70,12 +68,12 @@ void MailboxCatalog::Delete(const std::string& mailbox_id) {
   if (listener) listener(change);
 }
 
-void MailboxCatalog::FinishSnapshot(const std::vector<std::string>& seen) {
+void MailboxCatalog::FinishSnapshot(const std::set<std::string>& seen) {
   std::vector<std::string> gone;
   {
     std::lock_guard lock(mutex_);
     for (const auto& [id, mailbox] : mailboxes_) {
-      if (std::find(seen.begin(), seen.end(), id) == seen.end()) gone.push_back(id);
+      if (!seen.contains(id)) gone.push_back(id);
     }
     synced_ = true;
   }

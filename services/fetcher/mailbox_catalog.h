@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -43,7 +44,7 @@ class MailboxCatalog {
   void Upsert(config::v1::Mailbox mailbox);
   void Delete(const std::string& mailbox_id);
   // The snapshot is complete: what it did not hold is gone.
-  void FinishSnapshot(const std::vector<std::string>& seen);
+  void FinishSnapshot(const std::set<std::string>& seen);
 
  private:
   mutable std::mutex mutex_;

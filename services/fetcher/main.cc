@@ -39,7 +39,7 @@ int Main(int argc, char** argv) {
 
   rpc::Options options("fetcher", "Polls inbound mailboxes and publishes tickets.");
   options.common().listen = "127.0.0.1:7072";
-  options.Text("--database", database_url, "Where the ledger lives: sqlite:PATH");
+  options.Text("--database", database_url, "Where the ledger lives: sqlite:PATH or postgresql://USER@HOST/NAME");
   options.Text("--redis", redis_url, "Redis that schedules the workers: redis://[:password@]host:port[/db]");
   options.Text("--config-address", config_address, "Address of the config service");
   options.Text("--config-token-file", token_file, "File with the token that config made for the fetcher");

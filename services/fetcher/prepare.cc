@@ -20,7 +20,7 @@ async::Task<void> Prepare(sql::Database& database, absl::StatusOr<FeedInfo>& out
 
 absl::StatusOr<PreparedLedger> PrepareLedger(asio::any_io_executor executor, const std::string& url) {
   PreparedLedger out;
-  PS_ASSIGN_OR_RETURN(out.database, sql::Open(url));
+  PS_ASSIGN_OR_RETURN(out.database, sql::Open(executor, url));
   absl::StatusOr<FeedInfo> feed = absl::UnknownError("not prepared");
   async::RunBlocking(executor, Prepare(*out.database, feed));
   PS_ASSIGN_OR_RETURN(out.feed, std::move(feed));

@@ -1,5 +1,6 @@
 #include "services/fetcher/quarantine_service.h"
 
+#include "libs/base/page_budget.h"
 #include "libs/rpc/page_token.h"
 #include "libs/rpc/unary.h"
 #include "services/fetcher/names.h"
@@ -26,9 +27,10 @@ async::Task<grpc::Status> QuarantineService::List(const v1::ListQuarantinedMessa
   if (!violations.empty()) co_return rpc::InvalidFields(violations);
   auto entries = co_await queries_.ListQuarantined(page.mailbox_id, page.after, page.size + 1);
   if (!entries.ok()) co_return rpc::FromAbsl(entries.status());
+  PageBudget budget;
   for (v1::QuarantinedMessage& entry : *entries) {
-    if (response.messages_size() == page.size) {
-      const v1::QuarantinedMessage& last = response.messages(page.size - 1);
+    if (response.messages_size() == page.size || !budget.Take(entry.ByteSizeLong())) {
+      const v1::QuarantinedMessage& last = response.messages(response.messages_size() - 1);
       response.set_next_page_token(page.TokenAfter(ToMs(last.create_time()), last.name()));
       break;
     }

@@ -26,7 +26,7 @@ class LedgerTest : public ::testing::Test {
   LedgerTest() {
     directory_ = std::filesystem::temp_directory_path() / ("poststelle-ledger-" + RandomId());
     std::filesystem::create_directory(directory_);
-    auto opened = sql::Open("sqlite:" + (directory_ / "ledger.db").string());
+    auto opened = sql::Open(runtime_.executor(), "sqlite:" + (directory_ / "ledger.db").string());
     if (!opened.ok()) throw std::runtime_error(opened.status().ToString());
     database_ = std::move(*opened);
     const absl::Status migrated = Await(sql::Migrate(*database_, LedgerMigrations()));

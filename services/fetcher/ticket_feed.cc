@@ -1,12 +1,16 @@
 #include "services/fetcher/ticket_feed.h"
 
 #include "absl/strings/str_cat.h"
+#include "libs/base/page_budget.h"
 #include "libs/base/status_macros.h"
 
 namespace poststelle::fetcher {
 namespace {
 
 using Params = std::vector<sql::Value>;
+
+// Bytes of a serialised event around its message: names, position, time.
+constexpr size_t kEventOverhead = 512;
 
 absl::Status TakenOver(const std::string& name) {
   return absl::AbortedError(absl::StrCat("subscription ", name, " was taken over by another subscriber"));
@@ -133,7 +137,22 @@ async::Task<absl::StatusOr<TicketFeed::Page>> TicketFeed::ReadPartition(int part
         sql::Result last,
         co_await tx.Execute("SELECT last_offset FROM partition_head WHERE partition = $1", std::move(head)));
     page.last_offset = last.rows.empty() ? 0 : last.rows[0].Int(0);
-    Params params{int64_t{partition}, after, int64_t{limit}};
+    // Sizes before contents: a thousand events may be gigabytes.
+    Params sizes{int64_t{partition}, after, int64_t{limit}};
+    PS_CO_ASSIGN_OR_RETURN(
+        sql::Result lengths,
+        co_await tx.Execute("SELECT LENGTH(c.content) FROM event e JOIN message_content c ON c.message_id = "
+                            "e.message_id WHERE e.feed_partition = $1 AND e.feed_offset > $2 ORDER BY e.feed_offset "
+                            "LIMIT $3",
+                            std::move(sizes)));
+    PageBudget budget;
+    int64_t fitting = 0;
+    for (const sql::Row& row : lengths.rows) {
+      if (!budget.Take(static_cast<size_t>(row.Int(0)) + kEventOverhead)) break;
+      ++fitting;
+    }
+    if (fitting == 0) co_return absl::OkStatus();
+    Params params{int64_t{partition}, after, fitting};
     PS_CO_ASSIGN_OR_RETURN(
         sql::Result rows,
         co_await tx.Execute(

@@ -42,7 +42,8 @@ class TicketFeed {
   // never given out is kInvalidArgument.
   async::Task<absl::Status> Acknowledge(std::string name, int64_t generation, int partition, int64_t offset);
 
-  // Committed events of one partition after `after`, at most `limit`, in order; and the partition's last offset.
+  // Committed events of one partition after `after`, in order, at most `limit` and at most what fits on a page
+  // (PageBudget); none only if there are none. And the partition's last offset.
   struct Page {
     std::vector<v1::TicketEvent> events;
     int64_t last_offset = 0;

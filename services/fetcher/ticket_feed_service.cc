@@ -1,6 +1,7 @@
 #include "services/fetcher/ticket_feed_service.h"
 
 #include "absl/strings/str_cat.h"
+#include "libs/base/page_budget.h"
 #include "libs/rpc/unary.h"
 #include "services/fetcher/names.h"
 #include "services/fetcher/subscriber.h"
@@ -69,9 +70,10 @@ async::Task<grpc::Status> TicketFeedService::List(const v1::ListTicketsRequest& 
   if (!violations.empty()) co_return rpc::InvalidFields(violations);
   auto tickets = co_await queries_.ListTickets(page.mailbox_id, page.after, page.size + 1);
   if (!tickets.ok()) co_return rpc::FromAbsl(tickets.status());
+  PageBudget budget;
   for (v1::Ticket& ticket : *tickets) {
-    if (response.tickets_size() == page.size) {
-      const v1::Ticket& last = response.tickets(page.size - 1);
+    if (response.tickets_size() == page.size || !budget.Take(ticket.ByteSizeLong())) {
+      const v1::Ticket& last = response.tickets(response.tickets_size() - 1);
       response.set_next_page_token(page.TokenAfter(ToMs(last.create_time()), last.name()));
       break;
     }

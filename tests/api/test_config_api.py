@@ -61,7 +61,8 @@ def test_life_of_a_mailbox(stack):
         update.mailbox.name = made.name
         update.mailbox.etag = made.etag
         update.mailbox.connection.host = "mail.example.org"
-        update.update_mask.paths.append("connection.host")
+        update.mailbox.password_authentication.password = "top-secret-word"
+        update.update_mask.paths.extend(["connection.host", "password_authentication.password"])
         changed = stub.UpdateMailbox(update).mailbox
         assert changed.connection_generation == made.connection_generation + 1
         assert changed.password_authentication.password_set
@@ -78,6 +79,94 @@ def test_life_of_a_mailbox(stack):
         with pytest.raises(grpc.RpcError) as gone:
             stub.GetMailbox(mailbox_service_pb2.GetMailboxRequest(name=made.name))
         assert gone.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+def test_a_stored_password_is_not_sent_elsewhere(stack):
+    with stack.channel(stack.config) as channel:
+        stub = mailbox_service_pb2_grpc.MailboxServiceStub(channel)
+        made = stub.CreateMailbox(mailbox_service_pb2.CreateMailboxRequest(mailbox=mailbox(name="Keeps"))).mailbox
+
+        def update(*paths, password="", **connection):
+            request = mailbox_service_pb2.UpdateMailboxRequest()
+            request.mailbox.name = made.name
+            for field, value in connection.items():
+                setattr(request.mailbox.connection, field, value)
+            request.mailbox.password_authentication.password = password
+            request.update_mask.paths.extend(paths or [f"connection.{field}" for field in connection])
+            return stub.UpdateMailbox(request).mailbox
+
+        def refused(*paths, **connection):
+            with pytest.raises(grpc.RpcError) as error:
+                update(*paths, **connection)
+            assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+            assert details(error.value, error_details_pb2.ErrorInfo).reason == "INVALID_FIELDS"
+            violations = details(error.value, error_details_pb2.BadRequest).field_violations
+            assert [v.field for v in violations] == ["mailbox.password_authentication.password"]
+            assert "give the password again" in violations[0].description
+
+        starttls, none, tls = 2, 1, 3
+        refused(host="thief.example.net")
+        refused(encryption=none)
+        refused("connection", host="thief.example.net", protocol=1)
+        with pytest.raises(grpc.RpcError):
+            everything = mailbox(name="Keeps", host="thief.example.net")
+            everything.name = made.name
+            everything.password_authentication.password = ""
+            request = mailbox_service_pb2.UpdateMailboxRequest(mailbox=everything)
+            request.update_mask.paths.append("*")
+            stub.UpdateMailbox(request)
+        assert stub.GetMailbox(mailbox_service_pb2.GetMailboxRequest(name=made.name)).mailbox == made
+        assert update(port=1993).connection.port == 1993
+        paths = ("connection.encryption", "password_authentication.password")
+        assert update(*paths, encryption=starttls, password="top-secret-word").connection.encryption == starttls
+        assert update(encryption=tls).connection.encryption == tls
+        assert update("connection.host", "password_authentication.password", host="mail.example.org",
+                      password="top-secret-word").connection.host == "mail.example.org"
+    # The command line says what is missing and how to give it.
+    mailbox_id = made.name.split("/")[1]
+    done = stack.cli("mailbox", "update", mailbox_id, "--host", "thief.example.net", check=False)
+    assert done.returncode == 2 and b"give the password again" in done.stderr
+    assert b"POSTSTELLE_MAILBOX_PASSWORD" in done.stderr
+    done = stack.cli("mailbox", "update", mailbox_id, "--host", "imap2.example.org", password="top-secret-word")
+    assert b"imap2.example.org" in done.stdout
+
+
+@pytest.mark.parametrize("flags", (("--enabled", "--disabled"), ("--also-read", "--unread-only"),
+                                   ("--unlimited-age", "--max-age-days", "3")))
+def test_the_command_line_refuses_contradictions(stack, flags):
+    done = stack.cli("mailbox", "update", "whatever", *flags, check=False)
+    assert done.returncode == 2 and b"excludes" in done.stderr
+
+
+def rotate_key(path, keep_old):
+    with open(path) as f:
+        old = f.read()
+    with open(path, "w") as f:
+        f.write("key rotated " + "5" * 64 + "\n" + (old if keep_old else ""))
+    return old
+
+
+def test_a_repeated_create_is_recognised_after_a_key_rotation(stack):
+    create = mailbox_service_pb2.CreateMailboxRequest(mailbox=mailbox(name="Again"), request_id="again-1")
+    with stack.channel(stack.config) as channel:
+        made = mailbox_service_pb2_grpc.MailboxServiceStub(channel).CreateMailbox(create).mailbox
+    key_file = os.path.join(stack.folder, "config.key")
+    old = rotate_key(key_file, keep_old=True)
+    assert stack.config.stop() == 0
+    stack.config.start()
+    try:
+        with stack.channel(stack.config) as channel:
+            stub = mailbox_service_pb2_grpc.MailboxServiceStub(channel)
+            assert stub.CreateMailbox(create).mailbox == made
+            create.mailbox.password_authentication.password = "another"
+            with pytest.raises(grpc.RpcError) as reused:
+                stub.CreateMailbox(create)
+            assert details(reused.value, error_details_pb2.ErrorInfo).reason == "REQUEST_ID_REUSED"
+    finally:
+        with open(key_file, "w") as f:
+            f.write(old)
+        assert stack.config.stop() == 0
+        stack.config.start()
 
 
 def test_watch_resumes_and_survives_a_restart(stack):

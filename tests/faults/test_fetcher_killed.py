@@ -7,6 +7,7 @@ import collections
 import os
 import random
 import re
+import shutil
 import sqlite3
 import time
 
@@ -98,6 +99,41 @@ def test_every_mail_once_whenever_it_dies():
         assert faults(counts, delivered) == ([], [])
         assert delivered == 2000
         assert in_between >= KILLS // 2
+
+
+def states(stack):
+    with sqlite3.connect(f"file:{stack.folder}/fetcher.db?mode=ro", uri=True, timeout=20) as ledger:
+        return dict(ledger.execute("SELECT folder || ' ' || state, COUNT(*) FROM message GROUP BY folder, state"))
+
+
+def test_listed_mail_of_a_folder_that_the_mailbox_left_is_still_fetched():
+    with new_stack() as stack:
+        box = stack.create_mailbox(interval="100ms")
+        stack.idle(box)
+        stack.fetcher.stop()
+        deliver(stack, 0, 3)
+        stack.dovecot.deliver(ACCOUNT, mail("read", "read before", message_id="read@x"), seen=True)
+        stack.dovecot.deliver(ACCOUNT, mail("mail 3", "elsewhere", message_id="3@x"), folder="Other")
+        stack.fetcher.start(env={"POSTSTELLE_FAILPOINT": "listing.after_commit"}, wait=False)
+        wait_until(lambda: not stack.fetcher.process.running(), 60, "it to die after the listing")
+        assert states(stack) == {"INBOX pending": 3, "INBOX as_read": 1}
+        stack.cli("mailbox", "update", box.split("/")[1], "--folder", "Other")
+        stack.start()
+        stack.idle(box)
+        assert faults(seen_by_a_fresh_subscriber(stack, 4, "checker"), 4) == ([], [])
+        assert states(stack) == {"INBOX published": 3, "INBOX passed_over": 1, "Other published": 1}
+
+        # What lies in a folder that is gone can't be fetched any more; it does not count as pending for ever.
+        stack.fetcher.stop()
+        stack.dovecot.deliver(ACCOUNT, mail("mail 4", "vanishing", message_id="4@x"), folder="Other")
+        stack.fetcher.start(env={"POSTSTELLE_FAILPOINT": "listing.after_commit"}, wait=False)
+        wait_until(lambda: not stack.fetcher.process.running(), 60, "it to die after the listing")
+        shutil.rmtree(os.path.join(stack.dovecot.maildir(ACCOUNT), ".Other"))
+        stack.cli("mailbox", "update", box.split("/")[1], "--folder", "INBOX")
+        stack.start()
+        stack.idle(box)
+        assert stack.status(box).pending == 0
+        assert states(stack)["Other gone"] == 1
 
 
 @pytest.mark.parametrize("broken,failpoint", [("watermark_without_pending", "listing.in_transaction"),

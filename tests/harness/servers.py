@@ -245,11 +245,17 @@ service imap-login {{
     def maildir(self, account):
         return os.path.join(self.folder, "mail", account)
 
-    def deliver(self, account, raw, seen=False, received=None):
-        """Puts a mail into the INBOX, as a delivery agent does: written aside, then renamed."""
+    def deliver(self, account, raw, seen=False, received=None, folder=None):
+        """Puts a mail into the INBOX, or another folder, which is made; as a delivery agent does: written aside, then renamed."""
         self.sequence += 1
+        home = os.path.join(self.maildir(account), "." + folder) if folder else self.maildir(account)
+        if not os.path.isdir(home):
+            for part in ("cur", "new", "tmp"):
+                os.makedirs(os.path.join(home, part))
+            if self.root:
+                self._own(home)
         name = f"{int(time.time())}.{os.getpid()}_{self.sequence}.localhost"
-        temporary = os.path.join(self.maildir(account), "tmp", name)
+        temporary = os.path.join(home, "tmp", name)
         with open(temporary, "wb") as out:
             out.write(raw)
         if received is not None:
@@ -257,8 +263,8 @@ service imap-login {{
         if self.root:
             os.chown(temporary, self.uid, self.gid)
         target = os.path.join("cur", name + ":2,S") if seen else os.path.join("new", name)
-        os.rename(temporary, os.path.join(self.maildir(account), target))
-        return os.path.join(self.maildir(account), target)
+        os.rename(temporary, os.path.join(home, target))
+        return os.path.join(home, target)
 
     def rebuild(self, account):
         """Forgets the UIDs: the folder comes back with another UIDVALIDITY.
