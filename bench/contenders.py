@@ -125,10 +125,13 @@ class Product:
         wait_until(lambda: self.stack.known(self.names[-1]), 120, "the fetcher to know the mailboxes")
 
     def enable_all(self):
+        calls = []
         for name in self.names:
             request = mailbox_service_pb2.UpdateMailboxRequest(update_mask=field_mask_pb2.FieldMask(paths=["enabled"]))
             request.mailbox.name, request.mailbox.enabled = name, True
-            self.mailboxes.UpdateMailbox(request, timeout=60)
+            calls.append(self.mailboxes.UpdateMailbox.future(request, timeout=60))
+        for call in calls:
+            call.result()
 
     def published(self):
         return int(self.stack.metric("poststelle_fetcher_messages_published_total"))
@@ -143,10 +146,11 @@ class Product:
         """From enabling the mailboxes to the last event committed."""
         cpu, begin = cpu_of(self.pid), time.monotonic()
         self.enable_all()
+        enabled = time.monotonic() - begin
         wait_until(lambda: self.published() >= mails, timeout, f"{mails} mails to be published")
         seconds = time.monotonic() - begin
         return {"seconds": seconds, "cpu": cpu_of(self.pid) - cpu, "mails": self.published(), "rss_mb": peak_mb(self.pid),
-                "failed_polls": self.failed()}
+                "failed_polls": self.failed(), "enabling_seconds": enabled}
 
     def poll_for(self, seconds):
         """What the worker does on its own meanwhile."""
