@@ -107,6 +107,7 @@ async::Task<absl::Status> FetchRun::LoadCursor() {
                  {{"mailbox", folder().mailbox.id}, {"from", cursor_.uid_validity}, {"to", validity}});
     cursor_.watermark = 0;
     hold_.blamed.clear();  // these UIDs name other messages now
+    hold_.resized.clear();
     cursor_.highest_modseq = 0;
     // Committed with the first part of the relisting: whoever goes on after an interruption still recognises mail.
     cursor_.reference_ms = -std::abs(cursor_.reference_ms);
