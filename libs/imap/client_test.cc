@@ -27,6 +27,7 @@ class ScriptedStream : public net::Stream {
   }
   async::Task<absl::Status> StartTls(const net::TlsOptions&, absl::Duration) override { co_return absl::OkStatus(); }
   bool is_tls() const override { return false; }
+  void Wake() override {}
   void Close() override {}
 
  private:
