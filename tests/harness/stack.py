@@ -122,8 +122,9 @@ class Feed:
 
 class Stack:
     def __init__(self, folder=None, mail=True, fetcher_program="poststelle-fetcher", fetcher_arguments=(), lease="2s",
-                 database="sqlite", accounts=ACCOUNTS):
-        """`database`: "sqlite" or "postgres". `accounts`: those of the mail server, with their passwords."""
+                 database="sqlite", accounts=ACCOUNTS, any_password=None):
+        """`database`: "sqlite" or "postgres". `accounts`: those of the mail server, with their passwords; with `any_password`
+        it is one that bears many sessions."""
         self.accounts = accounts
         self.own_folder = folder is None
         self.others = []
@@ -139,7 +140,7 @@ class Stack:
         if mail:
             self.mail_folder = tempfile.mkdtemp(prefix="poststelle-mail-")
             self.authority = Authority(self.mail_folder)
-            self.dovecot = Dovecot(self.mail_folder, self.authority, accounts)
+            self.dovecot = Dovecot(self.mail_folder, self.authority, accounts, any_password)
         token = os.path.join(self.folder, "fetcher.token")
         self.config = Service("config", "poststelle-config", self.folder,
                               ["--database", urls["config"], "--key-file", f"{self.folder}/config.key",
