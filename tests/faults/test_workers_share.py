@@ -197,7 +197,7 @@ def test_polls_that_find_nothing_cost_no_statement_of_their_own():
         wait_until(lambda: metric() > 200, 60, "the first polls")
         time.sleep(3)  # what the first listings left is written
         transactions = lambda: int(workers.stack.postgres.query(
-            "fetcher", "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = 'fetcher'"))
+            "fetcher", "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = 'fetcher'")[0])
         begun, before, first = time.monotonic(), transactions(), metric()
         wait_until(lambda: metric() - first >= polls, 240, f"{polls} quiet polls")
         time.sleep(1.5)  # PostgreSQL counts with a delay of a second

@@ -5,15 +5,11 @@ import random
 import threading
 import time
 
-import grpc
-from poststelle.config.v1 import mailbox_service_pb2, mailbox_service_pb2_grpc
-from poststelle.fetcher.v1 import fetch_service_pb2, fetch_service_pb2_grpc
-
 from samples import mail
 from servers import wait_until
-from stack import Feed, Stack
+from stack import Feed, Stack, fetch_service_pb2, fetch_service_pb2_grpc, mailbox_service_pb2, mailbox_service_pb2_grpc
 
-PASSWORD = "one for all"
+PASSWORD = "one-for-all"
 
 
 def account(i):
