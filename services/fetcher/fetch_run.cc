@@ -68,10 +68,13 @@ async::Task<absl::StatusOr<FetchReport>> FetchRun::Run() {
   PS_CO_RETURN_IF_ERROR(co_await List());
   PS_CO_RETURN_IF_ERROR(co_await RecheckReadMail());
 
-  MessageFetcher fetcher(context_, *mailbox_, hold_, *open_.client, open_.state.uid_validity, stop_);
-  absl::StatusOr<int> published = co_await fetcher.FetchAll();
-  if (!published.ok()) co_return published.status();
-  report_.published = *published;
+  // A poll that finds nothing costs no SQL statement.
+  if (!hold_.nothing_pending) {
+    MessageFetcher fetcher(context_, *mailbox_, hold_, *open_.client, open_.state.uid_validity, stop_);
+    absl::StatusOr<int> published = co_await fetcher.FetchAll();
+    if (!published.ok()) co_return published.status();
+    report_.published = *published;
+  }
   PS_CO_RETURN_IF_ERROR(co_await SettleLeftFolders());
 
   // Losing the connection while saying goodbye costs nothing. A poll that found nothing does not spend a round trip on
@@ -93,6 +96,7 @@ async::Task<absl::Status> FetchRun::LoadCursor() {
   const uint32_t validity = open_.state.uid_validity;
   if (!hold_.cursor_known) {
     hold_.fence = 0;  // an unknown cursor means a broken lease: the fence is taken anew
+    hold_.nothing_pending = false;
     std::optional<Cursor> cursor;
     sql::Work work = [this, &cursor](sql::Transaction& tx) -> async::Task<absl::Status> {
       PS_CO_ASSIGN_OR_RETURN(cursor, co_await ReadCursor(tx, folder()));
@@ -259,6 +263,7 @@ async::Task<absl::Status> FetchRun::CommitDecisions(std::vector<Decision> decisi
   };
   PS_CO_RETURN_IF_ERROR(co_await context_.committer.Commit(hold_, apply));
   Failpoint("listing.after_commit");
+  hold_.nothing_pending = false;
   cursor_ = cursor;
   hold_.cursor = cursor;
   used_matches_.clear();
@@ -292,6 +297,7 @@ async::Task<absl::Status> FetchRun::RecheckReadMail() {
   Cursor next = cursor_;
   next.highest_modseq = modseq;
   auto apply = [this, &unread, &too_old, &next](sql::Transaction& tx) -> async::Task<absl::Status> {
+    hold_.nothing_pending = false;
     PS_CO_RETURN_IF_ERROR(co_await SettleAsRead(tx, folder(), open_.state.uid_validity, unread, too_old));
     co_return co_await WriteCursor(tx, folder(), next);
   };

@@ -133,6 +133,7 @@ async::Task<absl::StatusOr<int>> MessageFetcher::FetchAll() {
   absl::Status status;
   // One window is committed while the next is downloaded; never two, so that they are published in their order.
   std::shared_ptr<Finishing> finishing;
+  int64_t abandoned = 0;
   while (status.ok()) {
     // What is still being committed is pending yet.
     status = co_await JoinFinish(std::exchange(finishing, nullptr));
@@ -143,6 +144,7 @@ async::Task<absl::StatusOr<int>> MessageFetcher::FetchAll() {
       co_return absl::OkStatus();
     };
     status = co_await context_.database.Read(work);
+    hold_.nothing_pending = status.ok() && pending.empty();
     std::erase_if(pending, [this](const PendingMessage& m) { return set_aside_.contains(m.uid); });
     if (!status.ok() || pending.empty()) break;
     // Who failed least goes first: where the server fails with everything, they take turns.
@@ -183,11 +185,16 @@ async::Task<absl::StatusOr<int>> MessageFetcher::FetchAll() {
       // Each body is parsed in a child while the next ones are still being downloaded.
       absl::Status fetched = co_await FetchWindow(window);
       absl::Status before = co_await JoinFinish(std::exchange(finishing, nullptr));
+      if (!before.ok()) {
+        // What comes later is not published before what could not be.
+        abandoned = bytes;
+        status = before;
+        break;
+      }
       finishing = std::make_shared<Finishing>(context_.executor, std::move(window), bytes);
       finishing->scope.Spawn(RunFinish(finishing));
       if (alone) {
-        absl::Status finished = co_await JoinFinish(std::exchange(finishing, nullptr));
-        if (before.ok()) before = finished;
+        before = co_await JoinFinish(std::exchange(finishing, nullptr));
       }
       status = fetched.ok() ? before : fetched;
     }
@@ -195,6 +202,7 @@ async::Task<absl::StatusOr<int>> MessageFetcher::FetchAll() {
   absl::Status last = co_await JoinFinish(std::exchange(finishing, nullptr));
   if (status.ok()) status = last;
   co_await parsing_.Join();
+  if (abandoned > 0) context_.memory.Release(abandoned);
   if (status.ok()) status = refused_;
   if (!status.ok()) co_return status;
   co_return published_;

@@ -463,6 +463,7 @@ async::Task<absl::Duration> Worker::Poll(Running& running, const MailboxRef& mai
     running.hold->cursor_known = false;
     running.hold->fence = 0;
   }
+  if (running.hold->lost) context_.metrics.fenced.Increment();
   if (running.stop || absl::IsCancelled(status)) co_return absl::ZeroDuration();
   if (!running.begun && absl::IsResourceExhausted(status)) {
     context_.metrics.crowded.Increment();
@@ -470,7 +471,6 @@ async::Task<absl::Duration> Worker::Poll(Running& running, const MailboxRef& mai
   }
   if (absl::IsAborted(status)) {
     // Fenced, or the cursor moved: nothing is wrong with the mailbox.
-    if (running.hold->lost) context_.metrics.fenced.Increment();
     observe::Log(observe::Level::kInfo, "poll.given_up",
                  {{"mailbox", running.mailbox_id}, {"reason", std::string(status.message())}});
     co_return std::min(interval, absl::Seconds(1));

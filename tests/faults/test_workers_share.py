@@ -83,28 +83,25 @@ def rounds_of_a_stopped_worker(database, rounds, env=None):
         trigger = os.path.join(workers.stack.folder, "stop-here")
         workers.start(env={"POSTSTELLE_STOP": f"publication.before_commit={trigger}", **(env or {})})
         deliveries = Deliveries(workers, per_second=0.001)
-        published = lambda: sum(workers.stack.metric("poststelle_fetcher_messages_published_total", f)
-                                for f in workers.fetchers if not stopped(f))
+        fenced = lambda f: workers.stack.metric("poststelle_fetcher_polls_fenced_total", f)
+        published = lambda f: workers.stack.metric("poststelle_fetcher_messages_published_total", f)
+        refused = 0
         for _ in range(rounds):
-            before = {f: workers.stack.metric("poststelle_fetcher_messages_published_total", f) for f in workers.fetchers}
+            before = {f: (fenced(f), published(f)) for f in workers.fetchers}
             open(trigger, "w").close()
             deliveries.deliver(0, len(deliveries.delivered))
             wait_until(lambda: any(stopped(f) for f in workers.fetchers), 30, "a worker to stop itself")
             asleep = next(f for f in workers.fetchers if stopped(f))
             awake = next(f for f in workers.fetchers if f is not asleep)
             try:
-                wait_until(lambda: workers.stack.metric("poststelle_fetcher_messages_published_total", awake) > before[awake],
-                           30, "the other one to take over")
+                wait_until(lambda: published(awake) > before[awake][1], 30, "the other one to take over")
             finally:
                 asleep.process.child.send_signal(signal.SIGCONT)
-            ended = ("poststelle_fetcher_polls_fenced_total", "poststelle_fetcher_messages_published_total")
-            known = before[asleep]
-            wait_until(lambda: workers.stack.metric(ended[0], asleep) > asleep.__dict__.get("fenced", 0)
-                       or workers.stack.metric(ended[1], asleep) > known, 30, "its commit to be answered")
-            asleep.fenced = workers.stack.metric(ended[0], asleep)
+            wait_until(lambda: (fenced(asleep), published(asleep)) != before[asleep], 30, "its commit to be answered")
+            refused += fenced(asleep) > before[asleep][0]
         deliveries.stop()
         assert check(workers, deliveries, "checker") == CLEAN
-        return sum(workers.stack.metric("poststelle_fetcher_polls_fenced_total", f) for f in workers.fetchers)
+        return refused
 
 
 @engines

@@ -447,7 +447,9 @@ service imap-login {{
                 os.makedirs(os.path.join(home, part))
             if self.root:
                 self._own(home)
-        name = f"{int(time.time())}.{os.getpid()}_{self.sequence}.localhost"
+        # Dovecot gives UIDs in the order of the microseconds in the name.
+        now = time.time()
+        name = f"{int(now)}.M{int(now % 1 * 1e6):06d}P{os.getpid()}Q{self.sequence}.localhost"
         temporary = os.path.join(home, "tmp", name)
         with open(temporary, "wb") as out:
             out.write(raw)
