@@ -5,12 +5,14 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "libs/async/runtime.h"
 #include "libs/imap/error.h"
+#include "libs/imap/known_servers.h"
 #include "libs/imap/session.h"
 #include "libs/net/stream.h"
 
@@ -35,6 +37,11 @@ struct ConnectOptions {
     uint64_t max_body_bytes = 64 << 20;
   } limits;
   Timeouts timeouts;
+  // The folder that Examine() will be called for first: it is then opened in one packet with the sign-in. Empty: none.
+  std::string folder;
+  // Where to remember what the server can do; null: nowhere. It outlives the call.
+  KnownServers* known_servers = nullptr;
+  std::string server;  // its name there
 };
 
 struct FolderState {
@@ -56,6 +63,9 @@ struct MessageInfo {
   bool seen = false;
   bool deleted = false;
   std::string header_fields;  // Message-ID, Date and From as they stand, if asked for
+  // What of size and receive time the response did not hold, or empty. Perhaps the server has not told it yet, or told
+  // it before: it may also send a response that nobody asked for, because a flag changed.
+  std::string_view lacks;
 };
 
 // Receives bodies. A status that is not OK ends the session.
@@ -82,24 +92,31 @@ class Client {
                                                                       ConnectOptions options);
   // Opens a folder read-only (EXAMINE). kFolderMissing if there is none.
   async::Task<absl::StatusOr<FolderState>> Examine(std::string folder);
-  // Flags, size, receive time of every message in the range, in the server's order.
+  // Flags, size, receive time of every message in the range, in the server's order; what it sends unasked comes as
+  // well.
   async::Task<absl::Status> FetchInfos(UidRange range, bool with_header_fields,
                                        std::function<absl::Status(MessageInfo)> on_message);
-  // Downloads messages with BODY.PEEK[]; all commands are written before the first answer is read.
+  // Downloads messages with BODY.PEEK[]; all commands are written before the first answer is read. An empty body is
+  // delivered as one of 0 bytes: whether it can be one, the caller knows, who knows the listed size.
   async::Task<absl::StatusOr<FetchBodiesResult>> FetchBodies(std::vector<uint32_t> uids, BodySink& sink);
-  // The first `max_bytes` of the headers. NotFound if the message is gone.
+  // The first `max_bytes` of the headers. NotFound if the server delivers none, mostly because the message is gone.
+  // After kServerRefused or NotFound the client goes on.
   async::Task<absl::StatusOr<std::string>> FetchHeader(uint32_t uid, uint32_t max_bytes);
   // Which of `uids` are unread; which are there at all.
   async::Task<absl::StatusOr<std::vector<uint32_t>>> SearchUnseen(std::vector<uint32_t> uids);
   async::Task<absl::StatusOr<std::vector<uint32_t>>> SearchUids(std::vector<uint32_t> uids);
   // Messages with this Message-ID (without angle brackets), at most 100.
   async::Task<absl::StatusOr<std::vector<uint32_t>>> SearchMessageId(std::string message_id);
+  // Says goodbye without waiting for the answer. Only where nothing is under way any more.
+  async::Task<absl::Status> Leave();
   // Says goodbye and waits for the answer, so that nothing that is under way is cut.
   async::Task<absl::Status> Logout();
 
  private:
   Client(std::unique_ptr<net::Stream> stream, const ConnectOptions& options);
   async::Task<absl::Status> Handshake(const net::TlsOptions& tls, Encryption encryption);
+  void RememberServer(const ConnectOptions& options, const absl::Status& connected);
+  std::function<absl::Status(Response&)> CollectFolder();
   async::Task<absl::Status> Flush();
   async::Task<absl::Status> ReadOnce(std::string_view what);
   // Waits for the answer to a command; `what` names it for a person.
@@ -109,6 +126,8 @@ class Client {
   std::unique_ptr<net::Stream> stream_;
   const Timeouts timeouts_;
   Session session_;
+  std::string examined_early_;  // the folder that was opened with the sign-in and that nobody has asked for yet
+  FolderState folder_;
   std::vector<char> buffer_;
 };
 

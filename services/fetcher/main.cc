@@ -95,6 +95,7 @@ int Main(int argc, char** argv) {
   work.start = [&] {
     monitor.Start();
     background.Spawn(board.FlushLoop());
+    observe::Log(observe::Level::kInfo, "worker.started", {{"holder", short_holder}});
     worker.Start();
     watch.emplace(channel, catalog, [&frame](bool ready) { frame.SetReady("config", ready); });
   };
