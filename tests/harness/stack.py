@@ -49,10 +49,13 @@ class Service:
         self.port_file = os.path.join(self.folder, f"{self.name}.port")
         if os.path.exists(self.port_file):
             os.remove(self.port_file)
+        earlier = len(self.process.log()) if self.process else 0
         self.process = Process(self.name, self.argv(self.port_file), self.folder, {**self.env, **(env or {})})
         if wait:
             self.reach()
-            wait_until(lambda: self.alive() and self.dependencies().get("database"), what=f"{self.name} to have its database")
+            # By its log: a failpoint may stop or end the process before it could be asked.
+            told = '"dependency":"database","ready":true'
+            wait_until(lambda: told in self.process.log()[earlier:] or not self.alive(), what=f"{self.name} to have its database")
 
     def alive(self):
         if not self.process.running():
@@ -61,7 +64,7 @@ class Service:
 
     def reach(self):
         """Waits until it can be reached, which says nothing of its database."""
-        wait_until(lambda: self.alive() and os.path.exists(self.port_file), what=f"{self.name} to serve")
+        wait_until(lambda: os.path.exists(self.port_file) or not self.alive(), what=f"{self.name} to serve")
         with open(self.port_file) as f:
             self.address, self.metrics = f.read().split()
         self.port = int(self.address.rsplit(":", 1)[1])  # the same one after a restart
