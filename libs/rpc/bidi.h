@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "libs/async/runtime.h"
+#include "libs/rpc/gate.h"
 
 namespace poststelle::rpc {
 
@@ -42,10 +43,11 @@ class Bidi : public grpc::ServerBidiReactor<Request, Response> {
   }
   bool cancelled() const { return cancelled_; }
 
-  // Serves the call with `handler` in `scope`, which is joined after the server has shut down.
-  static Bidi* Run(std::shared_ptr<Bidi> stream, async::TaskScope& scope, async::Task<grpc::Status> handler) {
+  // Serves the call behind `gate` with `handler` in `scope`, which is joined after the server has shut down.
+  static Bidi* Run(std::shared_ptr<Bidi> stream, async::TaskScope& scope, const Gate& gate,
+                   async::Task<grpc::Status> handler) {
     stream->self_ = stream;
-    scope.Spawn(Drive(stream, std::move(handler)));
+    scope.Spawn(Drive(stream, gate.Admit(std::move(handler))));
     return stream.get();
   }
 

@@ -18,6 +18,10 @@ Options::Options(const std::string& service, const std::string& description)
   Text("--port-file", common_.port_file, "File to write the address to, once it is served");
   Text("--metrics-address", common_.metrics_address, "Address to serve /metrics on; port 0 takes a free one");
   Text("--log-level", common_.log_level, "debug, info, warning or error");
+  Duration("--drain-delay", common_.drain_delay,
+           "At the end: how long it goes on after it said that it is not ready, so that clients turn to others first",
+           absl::ZeroDuration());
+  Duration("--drain-timeout", common_.drain_timeout, "At the end: how long work in hand may take");
 }
 
 CLI::Option* Options::Named(CLI::Option* option, const std::string& flag) {
@@ -35,10 +39,10 @@ void Options::Number(const std::string& flag, int64_t& value, const std::string&
   Named(app_.add_option(flag, value, help), flag)->check(CLI::Range(low, high));
 }
 
-void Options::Duration(const std::string& flag, absl::Duration& value, const std::string& help) {
-  auto parse = [&value, flag](const std::string& text) {
+void Options::Duration(const std::string& flag, absl::Duration& value, const std::string& help, absl::Duration least) {
+  auto parse = [&value, flag, least](const std::string& text) {
     absl::Duration parsed;
-    if (!absl::ParseDuration(text, &parsed) || parsed <= absl::ZeroDuration()) {
+    if (!absl::ParseDuration(text, &parsed) || parsed < least) {
       throw CLI::ValidationError(flag, "\"" + text + "\" is no duration; give it like 500ms, 10s or 5m");
     }
     value = parsed;

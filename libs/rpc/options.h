@@ -15,6 +15,8 @@ struct CommonOptions {
   std::string port_file;
   std::string metrics_address = "127.0.0.1:0";
   std::string log_level = "info";
+  absl::Duration drain_delay = absl::ZeroDuration();
+  absl::Duration drain_timeout = absl::Seconds(25);
 };
 
 // Collects the options of one service. `--max-sessions` is also POSTSTELLE_FETCHER_MAX_SESSIONS for the service
@@ -24,8 +26,9 @@ class Options {
   Options(const std::string& service, const std::string& description);
   void Text(const std::string& flag, std::string& value, const std::string& help, bool required = false);
   void Number(const std::string& flag, int64_t& value, const std::string& help, int64_t low, int64_t high);
-  // "10s", "500ms", "5m".
-  void Duration(const std::string& flag, absl::Duration& value, const std::string& help);
+  // "10s", "500ms", "5m"; not shorter than `least`.
+  void Duration(const std::string& flag, absl::Duration& value, const std::string& help,
+                absl::Duration least = absl::Nanoseconds(1));
   CommonOptions& common() { return common_; }
   // Empty to go on; otherwise the exit code (0 after --help and --version, 2 after a mistake, which is then on stderr).
   std::optional<int> Parse(int argc, char** argv);

@@ -1,11 +1,15 @@
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
+#include "google/rpc/error_details.pb.h"
+#include "google/rpc/status.pb.h"
 #include "libs/base/reason.h"
 #include "libs/rpc/bidi.h"
+#include "libs/rpc/drain.h"
 #include "libs/rpc/options.h"
 #include "libs/rpc/page_token.h"
 #include "libs/rpc/status.h"
+#include "libs/rpc/unary.h"
 #include "poststelle/fetcher/v1/ticket_feed_service.grpc.pb.h"
 
 namespace poststelle::rpc {
@@ -70,21 +74,96 @@ TEST(Options, AMistakeExitsWithTwo) {
   EXPECT_NE(testing::internal::GetCapturedStderr().find("--sessions"), std::string::npos);
 }
 
+TEST(Options, OnlyTheDrainDelayMayBeNothing) {
+  for (const auto& [argument, exit_code] : std::map<std::string, std::optional<int>>{
+           {"--drain-delay=0s", std::nullopt}, {"--drain-delay=-1s", 2}, {"--drain-timeout=0s", 2}}) {
+    Options options("demo", "A demo.");
+    std::string program = "demo";
+    std::string flag = argument;
+    char* argv[] = {program.data(), flag.data()};
+    testing::internal::CaptureStderr();
+    EXPECT_EQ(options.Parse(2, argv), exit_code) << argument;
+    testing::internal::GetCapturedStderr();
+  }
+}
+
+TEST(DrainWatchDeathTest, NamesWhatStillRanWhenTimeIsUp) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const auto hang = [] {
+    DrainWatch watch(absl::Milliseconds(50), {"polls", "commits", "calls"});
+    watch.Done();
+    absl::SleepFor(absl::Minutes(5));
+  };
+  EXPECT_EXIT(hang(), testing::ExitedWithCode(1), "\"service.drain_timeout\".*\"commits, calls\"");
+}
+
+TEST(DrainWatch, LeavesAlone) {
+  DrainWatch watch(absl::Minutes(5), {"polls"});
+  watch.Done();
+}
+
 using Stream = Bidi<fetcher::v1::SubscribeRequest, fetcher::v1::SubscribeResponse>;
 
 class EndsAtOnce : public fetcher::v1::TicketFeedService::CallbackService {
  public:
-  explicit EndsAtOnce(asio::any_io_executor executor) : stream(std::make_shared<Stream>(executor)), calls(executor) {}
+  explicit EndsAtOnce(const asio::any_io_executor& executor) : gate(executor), calls(executor) {}
   grpc::ServerBidiReactor<fetcher::v1::SubscribeRequest, fetcher::v1::SubscribeResponse>* Subscribe(
       grpc::CallbackServerContext*) override {
-    return Stream::Run(stream, calls, Nothing());
+    stream = std::make_shared<Stream>(gate.executor());
+    return Stream::Run(stream, calls, gate, Nothing());
   }
-  const std::shared_ptr<Stream> stream;
+  Gate gate;
+  std::shared_ptr<Stream> stream;  // of the last call
   async::TaskScope calls;
 
  private:
   static async::Task<grpc::Status> Nothing() { co_return grpc::Status::OK; }
 };
+
+// Answers GetTicket, and counts.
+class Tickets : public fetcher::v1::TicketFeedService::CallbackService {
+ public:
+  explicit Tickets(const asio::any_io_executor& executor) : gate(executor) {}
+  grpc::ServerUnaryReactor* GetTicket(grpc::CallbackServerContext* context, const fetcher::v1::GetTicketRequest*,
+                                      fetcher::v1::GetTicketResponse*) override {
+    return Unary(context, gate, Count());
+  }
+  Gate gate;
+  std::atomic<int> calls{0};
+
+ private:
+  async::Task<grpc::Status> Count() {
+    ++calls;
+    co_return grpc::Status::OK;
+  }
+};
+
+TEST(Gate, UntilItOpensCallsAreToldToComeAgain) {
+  async::Runtime runtime(2);
+  Tickets service(runtime.executor());
+  grpc::ServerBuilder builder;
+  builder.RegisterService(&service);
+  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  auto stub = fetcher::v1::TicketFeedService::NewStub(server->InProcessChannel({}));
+  const auto call = [&stub] {
+    grpc::ClientContext context;
+    fetcher::v1::GetTicketResponse response;
+    return stub->GetTicket(&context, {}, &response);
+  };
+  const grpc::Status refused = call();
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(ReasonOf(refused), "NOT_READY");
+  google::rpc::Status details;
+  ASSERT_TRUE(details.ParseFromString(refused.error_details()));
+  google::rpc::RetryInfo retry;
+  ASSERT_EQ(details.details_size(), 2);
+  EXPECT_TRUE(details.details(1).UnpackTo(&retry));
+  EXPECT_GT(retry.retry_delay().seconds(), 0);
+  EXPECT_EQ(service.calls, 0);
+  service.gate.Open();
+  EXPECT_TRUE(call().ok());
+  EXPECT_EQ(service.calls, 1);
+}
 
 async::Task<void> ReadInto(Stream& stream, std::optional<bool>& got) { got = (co_await stream.Read()).has_value(); }
 
@@ -94,13 +173,14 @@ TEST(Bidi, AReaderThatOutlivesTheCallReadsNothing) {
   grpc::ServerBuilder builder;
   builder.RegisterService(&service);
   const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
-  {
+  for (const bool open : {false, true}) {
+    if (open) service.gate.Open();
     auto stub = fetcher::v1::TicketFeedService::NewStub(server->InProcessChannel({}));
     grpc::ClientContext context;
     auto call = stub->Subscribe(&context);
     fetcher::v1::SubscribeResponse response;
     EXPECT_FALSE(call->Read(&response));
-    EXPECT_TRUE(call->Finish().ok());
+    EXPECT_EQ(call->Finish().error_code(), open ? grpc::StatusCode::OK : grpc::StatusCode::UNAVAILABLE);
   }
   server->Shutdown();
   server->Wait();

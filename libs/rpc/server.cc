@@ -7,9 +7,12 @@
 
 #include <algorithm>
 #include <chrono>
+#include <condition_variable>
 #include <csignal>
 #include <cstdio>
 #include <fstream>
+#include <iostream>
+#include <optional>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -20,6 +23,8 @@ namespace poststelle::rpc {
 namespace {
 
 constexpr auto kShutdownGrace = std::chrono::seconds(5);
+constexpr absl::Duration kFirstPause = absl::Milliseconds(100);
+constexpr absl::Duration kLongestPause = absl::Seconds(2);
 
 sigset_t StopSignals() {
   sigset_t set;
@@ -27,18 +32,6 @@ sigset_t StopSignals() {
   sigaddset(&set, SIGTERM);
   sigaddset(&set, SIGINT);
   return set;
-}
-
-int WaitForSignal() {
-  const sigset_t set = StopSignals();
-  int signal = 0;
-  sigwait(&set, &signal);
-  return signal;
-}
-
-void ExitAtNextSignal() {
-  WaitForSignal();
-  _exit(130);
 }
 
 // Renamed into place, so that whoever waits for the file never reads half of it.
@@ -54,8 +47,46 @@ bool WritePortFile(const std::string& path, const std::string& address) {
 
 }  // namespace
 
+// What Run waits for.
+struct ServiceFrame::Life {
+  std::mutex mutex;
+  std::condition_variable changed;
+  int signal = 0;                        // guarded by mutex
+  std::optional<absl::Status> prepared;  // guarded by mutex
+
+  // On a thread of its own, to the end of the process.
+  static void AwaitSignals(std::shared_ptr<Life> life) {
+    const sigset_t set = StopSignals();
+    int signal = 0;
+    sigwait(&set, &signal);
+    {
+      const std::lock_guard lock(life->mutex);
+      life->signal = signal;
+    }
+    life->changed.notify_all();
+    sigwait(&set, &signal);
+    _exit(130);
+  }
+
+  static async::Task<void> Prepare(std::function<async::Task<absl::Status>()> attempt, std::string dependency,
+                                   std::shared_ptr<Life> life) {
+    absl::Status status = co_await attempt();
+    for (absl::Duration pause = kFirstPause; absl::IsUnavailable(status); pause = std::min(pause * 2, kLongestPause)) {
+      observe::Log(observe::Level::kWarning, "service.dependency_away",
+                   {{"dependency", dependency}, {"error", std::string(status.message())}});
+      (void)co_await async::Sleep(pause);
+      status = co_await attempt();
+    }
+    {
+      const std::lock_guard lock(life->mutex);
+      life->prepared = status;
+    }
+    life->changed.notify_all();
+  }
+};
+
 ServiceFrame::ServiceFrame(std::string name, CommonOptions options)
-    : name_(std::move(name)), options_(std::move(options)) {
+    : life_(std::make_shared<Life>()), name_(std::move(name)), options_(std::move(options)) {
   const sigset_t set = StopSignals();
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
@@ -70,41 +101,33 @@ ServiceFrame::ServiceFrame(std::string name, CommonOptions options)
 
 ServiceFrame::~ServiceFrame() = default;
 
-void ServiceFrame::SetReady(const std::string& dependency, bool ready) {
+void ServiceFrame::SetReady(const std::string& dependency, bool ready, const absl::Status& why) {
   {
     std::lock_guard lock(mutex_);
-    auto [it, fresh] = dependencies_.try_emplace(dependency, ready);
-    if (!fresh && it->second == ready) return;
-    it->second = ready;
+    auto [it, fresh] = dependencies_.try_emplace(dependency);
+    if (!fresh && it->second.ready == ready) return;
+    it->second.ready = ready;
+    if (fresh) {
+      it->second.gauge = &metrics_.Gauge("poststelle_dependency_ready",
+                                         "1 while this dependency is there; all of them: the service is ready",
+                                         {{"dependency", dependency}});
+    }
+    it->second.gauge->Set(ready ? 1 : 0);
   }
-  observe::Log(observe::Level::kInfo, "service.dependency", {{"dependency", dependency}, {"ready", ready}});
+  nlohmann::json fields{{"dependency", dependency}, {"ready", ready}};
+  if (!why.ok()) fields["error"] = std::string(why.message());
+  observe::Log(why.ok() ? observe::Level::kInfo : observe::Level::kWarning, "service.dependency", fields);
   UpdateHealth();
 }
 
 void ServiceFrame::UpdateHealth() {
   std::lock_guard lock(mutex_);
-  if (server_ == nullptr || draining_) return;
-  bool ready = true;
-  for (const auto& [dependency, is_ready] : dependencies_) ready = ready && is_ready;
+  if (server_ == nullptr) return;
+  bool ready = !leaving_;
+  for (const auto& [name, dependency] : dependencies_) ready = ready && dependency.ready;
   grpc::HealthCheckServiceInterface* health = server_->GetHealthCheckService();
   health->SetServingStatus("", ready);
   health->SetServingStatus("liveness", true);
-}
-
-absl::Status ServiceFrame::AwaitAvailable(const std::string& dependency, const std::function<absl::Status()>& attempt) {
-  constexpr timespec kFirstPause{0, 100'000'000};
-  constexpr time_t kLongestPause = 5;
-  timespec pause = kFirstPause;
-  while (true) {
-    absl::Status status = attempt();
-    if (!absl::IsUnavailable(status)) return status;
-    observe::Log(observe::Level::kWarning, "service.dependency_away",
-                 {{"dependency", dependency}, {"error", std::string(status.message())}});
-    // The signals are blocked since the frame was built; one that came during the attempt is pending.
-    const sigset_t set = StopSignals();
-    if (sigtimedwait(&set, nullptr, &pause) >= 0) return absl::CancelledError("told to end before it could serve");
-    pause.tv_sec = std::min(pause.tv_sec * 2 + 1, kLongestPause);
-  }
 }
 
 absl::Status ServiceFrame::Start() {
@@ -141,15 +164,63 @@ absl::Status ServiceFrame::Start() {
   return absl::OkStatus();
 }
 
-int ServiceFrame::RunUntilSignal(const std::function<void()>& stop_work) {
-  const int signal = WaitForSignal();
-  observe::Log(observe::Level::kInfo, "service.draining", {{"service", name_}, {"signal", signal}});
-  std::thread(ExitAtNextSignal).detach();
+void ServiceFrame::Prepare(Gate& gate, const Work& work) {
+  async::Spawn(gate.executor(), Life::Prepare(work.prepare, work.dependency, life_));
+  std::unique_lock lock(life_->mutex);
+  life_->changed.wait(lock, [this] { return life_->signal != 0 || life_->prepared.has_value(); });
+}
+
+// Calls were refused and nothing is in hand but the preparation, whose transaction the database rolls back: waiting for
+// it, or for parts that never worked, would only take time.
+void ServiceFrame::EndUnprepared(int exit_code) {
+  server_->Shutdown(std::chrono::system_clock::now());
+  observe::Log(observe::Level::kInfo, "service.ended", {{"service", name_}});
+  _exit(exit_code);
+}
+
+int ServiceFrame::Run(Gate& gate, const Work& work) {
+  Depend(work.dependency);
+  if (absl::Status started = Start(); !started.ok()) {
+    std::cerr << started.message() << std::endl;
+    return 1;
+  }
+  std::thread(Life::AwaitSignals, life_).detach();
+  Prepare(gate, work);
+  std::unique_lock lock(life_->mutex);
+  if (life_->signal != 0) EndUnprepared(0);
+  if (!life_->prepared->ok()) {
+    std::cerr << "--" << work.dependency << ": " << life_->prepared->message() << std::endl;
+    EndUnprepared(1);
+  }
+  lock.unlock();
+  gate.Open();
+  work.start();
+  lock.lock();
+  life_->changed.wait(lock, [this] { return life_->signal != 0; });
+  lock.unlock();
+  return Drain(work);
+}
+
+int ServiceFrame::Drain(const Work& work) {
+  observe::Log(observe::Level::kInfo, "service.draining", {{"service", name_}, {"signal", life_->signal}});
+  {
+    std::lock_guard lock(mutex_);
+    leaving_ = true;
+  }
+  UpdateHealth();
+  std::this_thread::sleep_for(absl::ToChronoMilliseconds(options_.drain_delay));
   draining_ = true;
-  server_->GetHealthCheckService()->SetServingStatus(false);
-  stop_work();
+  std::vector<std::string> parts;
+  for (const DrainStep& step : work.stop) parts.push_back(step.name);
+  parts.insert(parts.end(), {"calls", "release of all parts"});
+  drain_ = std::make_unique<DrainWatch>(options_.drain_timeout, parts);
+  for (const DrainStep& step : work.stop) {
+    step.run();
+    drain_->Done();
+  }
   server_->Shutdown(std::chrono::system_clock::now() + kShutdownGrace);
   server_->Wait();
+  drain_->Done();
   observe::Log(observe::Level::kInfo, "service.ended", {{"service", name_}});
   return 0;
 }

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "libs/async/runtime.h"
+#include "libs/rpc/gate.h"
 
 namespace poststelle::rpc {
 
@@ -33,11 +34,11 @@ class StreamOut : public grpc::ServerWriteReactor<Response>, public std::enable_
   }
   bool cancelled() const { return cancelled_; }
 
-  // Starts `handler` with this stream, which keeps itself alive until gRPC and the coroutine are both done.
-  static StreamOut* Run(std::shared_ptr<StreamOut> stream, const asio::any_io_executor& executor,
-                        async::Task<grpc::Status> handler) {
+  // Starts `handler` behind `gate` with this stream, which keeps itself alive until gRPC and the coroutine are both
+  // done.
+  static StreamOut* Run(std::shared_ptr<StreamOut> stream, const Gate& gate, async::Task<grpc::Status> handler) {
     stream->self_ = stream;
-    async::Spawn(executor, Drive(stream, std::move(handler)));
+    async::Spawn(gate.executor(), Drive(stream, gate.Admit(std::move(handler))));
     return stream.get();
   }
 

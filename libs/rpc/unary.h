@@ -4,6 +4,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include "libs/async/runtime.h"
+#include "libs/rpc/gate.h"
 
 namespace poststelle::rpc {
 
@@ -11,11 +12,11 @@ inline async::Task<void> FinishWith(grpc::ServerUnaryReactor* reactor, async::Ta
   reactor->Finish(co_await std::move(handler));
 }
 
-// Runs `handler` on `executor` and finishes the call with its status. Request and response live until then.
-inline grpc::ServerUnaryReactor* Unary(grpc::CallbackServerContext* context, const asio::any_io_executor& executor,
+// Runs `handler` behind `gate` and finishes the call with its status. Request and response live until then.
+inline grpc::ServerUnaryReactor* Unary(grpc::CallbackServerContext* context, const Gate& gate,
                                        async::Task<grpc::Status> handler) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  async::Spawn(executor, FinishWith(reactor, std::move(handler)));
+  async::Spawn(gate.executor(), FinishWith(reactor, gate.Admit(std::move(handler))));
   return reactor;
 }
 

@@ -161,6 +161,12 @@ TEST_P(SqlTest, AReaderCantWrite) {
   EXPECT_FALSE(Await((*db)->Read(Insert("a", 1))).ok());
 }
 
+TEST_P(SqliteTest, TemporaryDataNeedsNoFolder) {
+  auto db = Open(runtime_.executor(), Url());
+  ASSERT_TRUE(db.ok()) << db.status();
+  EXPECT_EQ(Number(**db, "PRAGMA temp_store"), 2);  // MEMORY
+}
+
 TEST_P(SqliteTest, APathThatCantBeOpenedIsNamed) {
   auto db = Open(runtime_.executor(), "sqlite:/nonexistent/folder/x.db");
   ASSERT_FALSE(db.ok());

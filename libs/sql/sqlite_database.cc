@@ -73,7 +73,8 @@ class Connection : public Transaction {
     const std::string doing = absl::StrCat("can't set up database ", path);
     PS_RETURN_IF_ERROR(Plain("PRAGMA page_size = 16384", doing));
     PS_RETURN_IF_ERROR(SwitchToWal(path));
-    for (const char* pragma : {"PRAGMA synchronous = FULL", "PRAGMA foreign_keys = ON",
+    // Temporary data in memory: there may be no folder that can be written but the database's own.
+    for (const char* pragma : {"PRAGMA synchronous = FULL", "PRAGMA foreign_keys = ON", "PRAGMA temp_store = MEMORY",
                                "PRAGMA journal_size_limit = 67108864", "PRAGMA cache_size = -32768"}) {
       PS_RETURN_IF_ERROR(Plain(pragma, doing));
     }

@@ -26,7 +26,7 @@ grpc::Status CredentialService::Authorize(const grpc::CallbackServerContext& con
 grpc::ServerUnaryReactor* CredentialService::GetCredentials(grpc::CallbackServerContext* context,
                                                             const v1::GetCredentialsRequest* request,
                                                             v1::GetCredentialsResponse* response) {
-  return rpc::Unary(context, executor_, Get(Authorize(*context), *request, *response));
+  return rpc::Unary(context, gate_, Get(Authorize(*context), *request, *response));
 }
 
 async::Task<grpc::Status> CredentialService::Get(grpc::Status authorized, const v1::GetCredentialsRequest& request,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "libs/base/secret_string.h"
+#include "libs/rpc/gate.h"
 #include "libs/secrets/vault.h"
 #include "poststelle/config/v1/credential_service.grpc.pb.h"
 #include "services/config/mailbox_store.h"
@@ -10,9 +11,8 @@ namespace poststelle::config {
 
 class CredentialService : public v1::CredentialService::CallbackService {
  public:
-  CredentialService(asio::any_io_executor executor, MailboxStore& store, const secrets::Vault& vault,
-                    SecretString token)
-      : executor_(std::move(executor)), store_(store), vault_(vault), token_(std::move(token)) {}
+  CredentialService(const rpc::Gate& gate, MailboxStore& store, const secrets::Vault& vault, SecretString token)
+      : gate_(gate), store_(store), vault_(vault), token_(std::move(token)) {}
   grpc::ServerUnaryReactor* GetCredentials(grpc::CallbackServerContext* context,
                                            const v1::GetCredentialsRequest* request,
                                            v1::GetCredentialsResponse* response) override;
@@ -21,7 +21,7 @@ class CredentialService : public v1::CredentialService::CallbackService {
   grpc::Status Authorize(const grpc::CallbackServerContext& context) const;
   async::Task<grpc::Status> Get(grpc::Status authorized, const v1::GetCredentialsRequest& request,
                                 v1::GetCredentialsResponse& response);
-  const asio::any_io_executor executor_;
+  const rpc::Gate& gate_;
   MailboxStore& store_;
   const secrets::Vault& vault_;
   const SecretString token_;

@@ -56,7 +56,7 @@ absl::StatusOr<int64_t> ParseToken(const std::string& epoch, const std::string& 
 }
 
 // One watcher. Reads the log of changes; nothing is kept in memory for it, so a slow one costs nobody anything.
-async::Task<grpc::Status> Watch(MailboxStore& store, std::string epoch, std::string resume_token,
+async::Task<grpc::Status> Watch(MailboxStore& store, const std::string& epoch, std::string resume_token,
                                 std::shared_ptr<WatchStream> stream, const std::atomic<bool>& draining) {
   int64_t revision = 0;
   v1::WatchMailboxesResponse step;
@@ -118,32 +118,32 @@ std::string PasswordRecord(const std::string& mailbox_id) {
 grpc::ServerUnaryReactor* MailboxService::CreateMailbox(grpc::CallbackServerContext* context,
                                                         const v1::CreateMailboxRequest* request,
                                                         v1::CreateMailboxResponse* response) {
-  return rpc::Unary(context, executor_, Create(*request, *response));
+  return rpc::Unary(context, gate_, Create(*request, *response));
 }
 grpc::ServerUnaryReactor* MailboxService::GetMailbox(grpc::CallbackServerContext* context,
                                                      const v1::GetMailboxRequest* request,
                                                      v1::GetMailboxResponse* response) {
-  return rpc::Unary(context, executor_, Get(*request, *response));
+  return rpc::Unary(context, gate_, Get(*request, *response));
 }
 grpc::ServerUnaryReactor* MailboxService::ListMailboxes(grpc::CallbackServerContext* context,
                                                         const v1::ListMailboxesRequest* request,
                                                         v1::ListMailboxesResponse* response) {
-  return rpc::Unary(context, executor_, List(*request, *response));
+  return rpc::Unary(context, gate_, List(*request, *response));
 }
 grpc::ServerUnaryReactor* MailboxService::UpdateMailbox(grpc::CallbackServerContext* context,
                                                         const v1::UpdateMailboxRequest* request,
                                                         v1::UpdateMailboxResponse* response) {
-  return rpc::Unary(context, executor_, Update(*request, *response));
+  return rpc::Unary(context, gate_, Update(*request, *response));
 }
 grpc::ServerUnaryReactor* MailboxService::DeleteMailbox(grpc::CallbackServerContext* context,
                                                         const v1::DeleteMailboxRequest* request,
                                                         google::protobuf::Empty*) {
-  return rpc::Unary(context, executor_, Delete(*request));
+  return rpc::Unary(context, gate_, Delete(*request));
 }
 grpc::ServerWriteReactor<v1::WatchMailboxesResponse>* MailboxService::WatchMailboxes(
     grpc::CallbackServerContext*, const v1::WatchMailboxesRequest* request) {
-  auto stream = std::make_shared<WatchStream>(executor_);
-  return WatchStream::Run(stream, executor_, Watch(store_, epoch_, request->resume_token(), stream, draining_));
+  auto stream = std::make_shared<WatchStream>(gate_.executor());
+  return WatchStream::Run(stream, gate_, Watch(store_, epoch_, request->resume_token(), stream, draining_));
 }
 
 absl::StatusOr<StoredMailbox> MailboxService::Seal(v1::Mailbox mailbox) const {

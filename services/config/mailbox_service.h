@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/time/time.h"
+#include "libs/rpc/gate.h"
 #include "libs/secrets/vault.h"
 #include "poststelle/config/v1/mailbox_service.grpc.pb.h"
 #include "services/config/mailbox_store.h"
@@ -16,14 +17,10 @@ std::string PasswordRecord(const std::string& mailbox_id);
 
 class MailboxService : public v1::MailboxService::CallbackService {
  public:
-  MailboxService(asio::any_io_executor executor, MailboxStore& store, const secrets::Vault& vault, std::string epoch,
+  // `epoch` is read by calls only.
+  MailboxService(const rpc::Gate& gate, MailboxStore& store, const secrets::Vault& vault, const std::string& epoch,
                  absl::Duration min_interval, const std::atomic<bool>& draining)
-      : executor_(std::move(executor)),
-        store_(store),
-        vault_(vault),
-        epoch_(std::move(epoch)),
-        min_interval_(min_interval),
-        draining_(draining) {}
+      : gate_(gate), store_(store), vault_(vault), epoch_(epoch), min_interval_(min_interval), draining_(draining) {}
 
   grpc::ServerUnaryReactor* CreateMailbox(grpc::CallbackServerContext* context, const v1::CreateMailboxRequest* request,
                                           v1::CreateMailboxResponse* response) override;
@@ -48,10 +45,10 @@ class MailboxService : public v1::MailboxService::CallbackService {
   absl::StatusOr<StoredMailbox> Seal(v1::Mailbox mailbox) const;
   absl::StatusOr<RequestMark> MarkOf(const v1::CreateMailboxRequest& request) const;
 
-  const asio::any_io_executor executor_;
+  const rpc::Gate& gate_;
   MailboxStore& store_;
   const secrets::Vault& vault_;
-  const std::string epoch_;
+  const std::string& epoch_;
   const absl::Duration min_interval_;
   const std::atomic<bool>& draining_;
 };

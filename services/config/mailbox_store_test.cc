@@ -71,7 +71,9 @@ class StoreTest : public ::testing::Test {
   struct Served {
     Served(StoreTest& test, MailboxStore& store)
         : vault(*secrets::Vault::OpenOrCreate((test.directory_ / "key").string())),
-          service(test.runtime_.executor(), store, *vault, "epoch", absl::Minutes(1), draining) {
+          gate(test.runtime_.executor()),
+          service(gate, store, *vault, epoch, absl::Minutes(1), draining) {
+      gate.Open();
       grpc::ServerBuilder builder;
       builder.RegisterService(&service);
       server = builder.BuildAndStart();
@@ -80,6 +82,8 @@ class StoreTest : public ::testing::Test {
     ~Served() { server->Shutdown(); }
     const std::atomic<bool> draining{false};
     const std::unique_ptr<secrets::Vault> vault;
+    const std::string epoch = "epoch";
+    rpc::Gate gate;
     MailboxService service;
     std::unique_ptr<grpc::Server> server;
     std::unique_ptr<v1::MailboxService::Stub> stub;

@@ -1,9 +1,11 @@
 // poststelle-config: owns the mailbox definitions. This file lists the parts.
 #include <iostream>
 
+#include "libs/base/status_macros.h"
 #include "libs/rpc/options.h"
 #include "libs/rpc/server.h"
 #include "libs/secrets/vault.h"
+#include "libs/sql/monitor.h"
 #include "services/config/credential_service.h"
 #include "services/config/mailbox_service.h"
 #include "services/config/mailbox_store.h"
@@ -11,13 +13,11 @@
 namespace poststelle::config {
 namespace {
 
-async::Task<void> Prepare(sql::Database& database, MailboxStore& store, absl::StatusOr<std::string>& epoch) {
-  absl::Status migrated = co_await sql::Migrate(database, ConfigMigrations());
-  if (migrated.ok()) {
-    epoch = co_await store.Epoch();
-  } else {
-    epoch = migrated;
-  }
+async::Task<absl::Status> Prepare(sql::Database& database, MailboxStore& store, std::string& epoch) {
+  const std::vector<sql::Migration> migrations = ConfigMigrations();
+  PS_CO_RETURN_IF_ERROR(co_await sql::Migrate(database, migrations));
+  PS_CO_ASSIGN_OR_RETURN(epoch, co_await store.Epoch());
+  co_return absl::OkStatus();
 }
 
 int Fail(const std::string& option, const absl::Status& status) {
@@ -48,24 +48,26 @@ int Main(int argc, char** argv) {
   if (!token.ok()) return Fail("--fetcher-token-file", token.status());
   async::Runtime runtime(2);
   const asio::any_io_executor executor = runtime.executor();
+  rpc::Gate gate(executor);
   auto database = sql::Open(executor, database_url);
   if (!database.ok()) return Fail("--database", database.status());
 
   MailboxStore store(**database, history);
-  absl::StatusOr<std::string> epoch = absl::UnknownError("not prepared");
-  const absl::Status prepared = frame.AwaitAvailable("database", [&] {
-    async::RunBlocking(executor, Prepare(**database, store, epoch));
-    return epoch.status();
-  });
-  if (absl::IsCancelled(prepared)) return 0;
-  if (!prepared.ok()) return Fail("--database", prepared);
-
-  MailboxService mailboxes(executor, store, **vault, *epoch, min_interval, frame.draining());
-  CredentialService credentials(executor, store, **vault, *token);
+  std::string epoch;  // empty until the database is prepared
+  MailboxService mailboxes(gate, store, **vault, epoch, min_interval, frame.draining());
+  CredentialService credentials(gate, store, **vault, *token);
   frame.Add(mailboxes);
   frame.Add(credentials);
-  if (absl::Status started = frame.Start(); !started.ok()) return Fail("start", started);
-  return frame.RunUntilSignal([] {});
+
+  sql::Monitor monitor(executor, **database, {}, [&frame](bool answers, const absl::Status& error) {
+    frame.SetReady("database", answers, error);
+  });
+  rpc::Work work;
+  work.dependency = "database";
+  work.prepare = [&] { return Prepare(**database, store, epoch); };
+  work.start = [&] { monitor.Start(); };
+  work.stop = {{"database monitor", [&] { monitor.Stop(); }}};
+  return frame.Run(gate, work);
 }
 
 }  // namespace

@@ -35,11 +35,11 @@ struct Committer::State {
   bool stopped = false;                      // guarded by mutex
 };
 
-Committer::Committer(asio::any_io_executor executor, sql::Database& database, FeedInfo feed, std::string holder,
+Committer::Committer(asio::any_io_executor executor, sql::Database& database, const FeedInfo& feed, std::string holder,
                      std::function<void()> published)
     : state_(std::make_shared<State>(executor)),
       database_(database),
-      feed_(std::move(feed)),
+      feed_(feed),
       holder_(std::move(holder)),
       published_(std::move(published)),
       scope_(executor) {

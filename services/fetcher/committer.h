@@ -63,7 +63,7 @@ class Committer {
 
   // `holder` names this process start. `published` is called after each commit that published something; must not
   // block.
-  Committer(asio::any_io_executor executor, sql::Database& database, FeedInfo feed, std::string holder,
+  Committer(asio::any_io_executor executor, sql::Database& database, const FeedInfo& feed, std::string holder,
             std::function<void()> published = nullptr);
   ~Committer();
 
@@ -91,7 +91,7 @@ class Committer {
   struct State;
   std::shared_ptr<State> state_;
   sql::Database& database_;
-  const FeedInfo feed_;
+  const FeedInfo& feed_;
   const std::string holder_;
   const std::function<void()> published_;
   async::TaskScope scope_;

@@ -1,7 +1,6 @@
 #include "services/fetcher/config_client.h"
 
 #include <chrono>
-#include <condition_variable>
 #include <map>
 #include <set>
 
@@ -80,11 +79,12 @@ ConfigWatch::ConfigWatch(std::shared_ptr<grpc::Channel> channel, MailboxCatalog&
 ConfigWatch::~ConfigWatch() { Stop(); }
 
 void ConfigWatch::Stop() {
-  stopped_ = true;
   {
     std::lock_guard lock(mutex_);
+    stopped_ = true;
     if (context_ != nullptr) context_->TryCancel();
   }
+  stopping_.notify_all();
   if (thread_.joinable()) thread_.join();
 }
 
@@ -99,10 +99,20 @@ void ConfigWatch::Loop() {
       observe::Log(observe::Level::kInfo, "config.watch_interrupted", {{"error", status.error_message()}});
     }
     told = true;
-    // Waiting for readiness rather than sleeping: config that comes up is noticed at once.
-    channel_->WaitForConnected(std::chrono::system_clock::now() + kReconnect);
+    Pause();
     if (catalog_.synced()) told = false;
   }
+}
+
+void ConfigWatch::Pause() {
+  if (channel_->GetState(true) != GRPC_CHANNEL_READY) {
+    // Waiting for readiness rather than sleeping: config that comes up is noticed at once.
+    channel_->WaitForConnected(std::chrono::system_clock::now() + kReconnect);
+    return;
+  }
+  // It is there and refused: without its database it does so at once, again and again.
+  std::unique_lock lock(mutex_);
+  stopping_.wait_for(lock, kReconnect, [this] { return stopped_.load(); });
 }
 
 grpc::Status ConfigWatch::Follow() {

@@ -4,6 +4,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include <atomic>
+#include <condition_variable>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -25,6 +26,7 @@ class ConfigWatch {
 
  private:
   void Loop();
+  void Pause();
   // One stream; returns its end.
   grpc::Status Follow();
 
@@ -33,6 +35,7 @@ class ConfigWatch {
   const std::function<void(bool)> ready_;
   std::string resume_token_;
   std::mutex mutex_;
+  std::condition_variable stopping_;
   std::unique_ptr<grpc::ClientContext> context_;  // guarded by mutex_
   std::atomic<bool> stopped_{false};
   std::thread thread_;  // last: the rest exists before it runs

@@ -29,7 +29,6 @@ struct FetchContext {
   CredentialSource& credentials;
   StatusBoard& board;
   FetcherMetrics& metrics;
-  FeedInfo feed;
   uint64_t max_message_size = 64 << 20;
   absl::Duration connect_timeout = absl::Seconds(15);
   absl::Duration command_timeout = absl::Seconds(60);

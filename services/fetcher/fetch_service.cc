@@ -10,13 +10,13 @@ namespace poststelle::fetcher {
 grpc::ServerUnaryReactor* FetchService::GetStatus(grpc::CallbackServerContext* context,
                                                   const v1::GetStatusRequest* request,
                                                   v1::GetStatusResponse* response) {
-  return rpc::Unary(context, executor_, Get(*request, *response));
+  return rpc::Unary(context, gate_, Get(*request, *response));
 }
 
 grpc::ServerUnaryReactor* FetchService::ListStatuses(grpc::CallbackServerContext* context,
                                                      const v1::ListStatusesRequest* request,
                                                      v1::ListStatusesResponse* response) {
-  return rpc::Unary(context, executor_, List(*request, *response));
+  return rpc::Unary(context, gate_, List(*request, *response));
 }
 
 async::Task<grpc::Status> FetchService::Get(const v1::GetStatusRequest& request, v1::GetStatusResponse& response) {
@@ -37,14 +37,14 @@ async::Task<grpc::Status> FetchService::Get(const v1::GetStatusRequest& request,
 async::Task<grpc::Status> FetchService::List(const v1::ListStatusesRequest& request,
                                              v1::ListStatusesResponse& response) {
   std::vector<rpc::Violation> violations;
-  const Page page = PageOf(request.page_size(), request.page_token(), 50, page_key_, "statuses", violations);
+  const Page page = PageOf(request.page_size(), request.page_token(), 50, feed_.epoch, "statuses", violations);
   if (!violations.empty()) co_return rpc::InvalidFields(violations);
   for (const MailboxRef& mailbox : catalog_.List()) {  // by id
     const std::string id = MailboxIdOf(mailbox->name());
     if (id <= page.position) continue;
     if (response.statuses_size() == page.size) {
       const std::string last = MailboxIdOf(response.statuses(page.size - 1).mailbox());
-      response.set_next_page_token(rpc::MakePageToken(page_key_, "statuses", last));
+      response.set_next_page_token(rpc::MakePageToken(feed_.epoch, "statuses", last));
       break;
     }
     absl::StatusOr<v1::MailboxStatus> status = co_await board_.Get(*mailbox);

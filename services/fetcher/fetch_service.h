@@ -1,6 +1,7 @@
 // FetchService over gRPC: translates, nothing else.
 #pragma once
 
+#include "libs/rpc/gate.h"
 #include "poststelle/fetcher/v1/fetch_service.grpc.pb.h"
 #include "services/fetcher/mailbox_catalog.h"
 #include "services/fetcher/status_board.h"
@@ -9,8 +10,8 @@ namespace poststelle::fetcher {
 
 class FetchService : public v1::FetchService::CallbackService {
  public:
-  FetchService(asio::any_io_executor executor, MailboxCatalog& catalog, StatusBoard& board, std::string page_key)
-      : executor_(std::move(executor)), catalog_(catalog), board_(board), page_key_(std::move(page_key)) {}
+  FetchService(const rpc::Gate& gate, MailboxCatalog& catalog, StatusBoard& board, const FeedInfo& feed)
+      : gate_(gate), catalog_(catalog), board_(board), feed_(feed) {}
 
   grpc::ServerUnaryReactor* GetStatus(grpc::CallbackServerContext* context, const v1::GetStatusRequest* request,
                                       v1::GetStatusResponse* response) override;
@@ -20,10 +21,10 @@ class FetchService : public v1::FetchService::CallbackService {
  private:
   async::Task<grpc::Status> Get(const v1::GetStatusRequest& request, v1::GetStatusResponse& response);
   async::Task<grpc::Status> List(const v1::ListStatusesRequest& request, v1::ListStatusesResponse& response);
-  const asio::any_io_executor executor_;
+  const rpc::Gate& gate_;
   MailboxCatalog& catalog_;
   StatusBoard& board_;
-  const std::string page_key_;
+  const FeedInfo& feed_;
 };
 
 }  // namespace poststelle::fetcher

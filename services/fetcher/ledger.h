@@ -89,7 +89,8 @@ struct AnchorMatch {
   std::string ticket_id;
 };
 
-// Feed constants, read once at start.
+// Feed constants, read once at start. Parts keep references to the one of their process, which is filled in before they
+// begin to work (prepare.h).
 struct FeedInfo {
   std::string epoch;
   int partitions = 0;

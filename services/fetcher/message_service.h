@@ -1,6 +1,7 @@
 // MessageService over gRPC: messages, raw bytes, explanations.
 #pragma once
 
+#include "libs/rpc/gate.h"
 #include "poststelle/fetcher/v1/message_service.grpc.pb.h"
 #include "services/fetcher/fetch_run.h"
 #include "services/fetcher/ledger_queries.h"
@@ -10,8 +11,8 @@ namespace poststelle::fetcher {
 
 class MessageService : public v1::MessageService::CallbackService {
  public:
-  MessageService(FetchContext& fetch, LedgerQueries& queries, MailboxCatalog& catalog)
-      : fetch_(fetch), queries_(queries), catalog_(catalog) {}
+  MessageService(const rpc::Gate& gate, FetchContext& fetch, LedgerQueries& queries, MailboxCatalog& catalog)
+      : gate_(gate), fetch_(fetch), queries_(queries), catalog_(catalog) {}
 
   grpc::ServerUnaryReactor* GetMessage(grpc::CallbackServerContext* context, const v1::GetMessageRequest* request,
                                        v1::GetMessageResponse* response) override;
@@ -26,6 +27,7 @@ class MessageService : public v1::MessageService::CallbackService {
   // Asks the server for mails that the ledger does not know by their Message-ID, and adds their outcomes.
   async::Task<absl::Status> AskServer(const config::v1::Mailbox& mailbox, const std::string& message_id,
                                       v1::ExplainResponse& response);
+  const rpc::Gate& gate_;
   FetchContext& fetch_;
   LedgerQueries& queries_;
   MailboxCatalog& catalog_;

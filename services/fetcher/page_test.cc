@@ -14,6 +14,7 @@ class PageTest : public LedgerTest {
  protected:
   PageTest() {
     grpc::ServerBuilder builder;
+    gate_.Open();
     builder.RegisterService(&tickets_);
     builder.RegisterService(&quarantine_);
     server_ = builder.BuildAndStart();
@@ -31,13 +32,14 @@ class PageTest : public LedgerTest {
   }
 
   const std::atomic<bool> draining_{false};
+  rpc::Gate gate_{runtime_.executor()};
   TicketFeed events_{runtime_.executor(), *database_, feed_};
   Subscriptions subscriptions_{*database_, feed_, "me", {}};
   FeedHub hub_{runtime_.executor(), events_, subscriptions_, {}};
   LedgerQueries queries_{*database_};
   SubscriptionQueries subscription_queries_{*database_, feed_};
-  TicketFeedService tickets_{runtime_.executor(), events_, hub_, queries_, subscription_queries_, draining_};
-  QuarantineService quarantine_{runtime_.executor(), queries_, "key"};
+  TicketFeedService tickets_{gate_, events_, hub_, queries_, subscription_queries_, draining_};
+  QuarantineService quarantine_{gate_, queries_, feed_};
   std::unique_ptr<grpc::Server> server_;
   std::shared_ptr<grpc::Channel> channel_;
 };

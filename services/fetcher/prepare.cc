@@ -5,32 +5,18 @@
 #include "services/fetcher/schema.h"
 
 namespace poststelle::fetcher {
-namespace {
 
-async::Task<void> Prepare(sql::Database& database, absl::StatusOr<FeedInfo>& out) {
-  absl::Status migrated = co_await sql::Migrate(database, LedgerMigrations());
-  if (migrated.ok()) {
-    out = co_await EnsureFeed(database);
-  } else {
-    out = migrated;
-  }
-}
-
-}  // namespace
-
-absl::StatusOr<PreparedLedger> PrepareLedger(asio::any_io_executor executor, const std::string& url) {
-  PreparedLedger out;
-  PS_ASSIGN_OR_RETURN(out.database, sql::Open(executor, url));
-  absl::StatusOr<FeedInfo> feed = absl::UnknownError("not prepared");
-  async::RunBlocking(executor, Prepare(*out.database, feed));
-  PS_ASSIGN_OR_RETURN(out.feed, std::move(feed));
-  return out;
-}
-
-async::Task<void> LoadStatuses(StatusBoard& board) {
+async::Task<absl::Status> PrepareLedger(sql::Database& database, FeedInfo& feed, StatusBoard& board) {
+  const std::vector<sql::Migration> migrations = LedgerMigrations();
+  PS_CO_RETURN_IF_ERROR(co_await sql::Migrate(database, migrations));
+  PS_CO_ASSIGN_OR_RETURN(feed, co_await EnsureFeed(database));
   absl::Status loaded = co_await board.Load();
-  if (!loaded.ok())
+  if (absl::IsUnavailable(loaded)) co_return loaded;
+  if (!loaded.ok()) {
+    // Without them every mailbox shows as waiting until its first poll.
     observe::Log(observe::Level::kWarning, "status.load_failed", {{"error", std::string(loaded.message())}});
+  }
+  co_return absl::OkStatus();
 }
 
 }  // namespace poststelle::fetcher

@@ -1,24 +1,14 @@
-// Opens the ledger before anything else runs: schema, feed.
+// What has to be true of the ledger before anything rests on it.
 #pragma once
 
-#include <memory>
-#include <string>
-
-#include "absl/status/statusor.h"
+#include "absl/status/status.h"
 #include "services/fetcher/ledger.h"
 #include "services/fetcher/status_board.h"
 
 namespace poststelle::fetcher {
 
-struct PreparedLedger {
-  std::unique_ptr<sql::Database> database;
-  FeedInfo feed;
-};
-
-// Blocking; from main. Errors name the database and what stands in the way.
-absl::StatusOr<PreparedLedger> PrepareLedger(asio::any_io_executor executor, const std::string& url);
-
-// Reads the states that an earlier process left; without them every mailbox shows as waiting until its first poll.
-async::Task<void> LoadStatuses(StatusBoard& board);
+// Brings the schema up to date, reads the feed's constants into `feed`, and the states of mailboxes that earlier
+// processes left into `board`. Repeatable; kUnavailable while the database is away.
+async::Task<absl::Status> PrepareLedger(sql::Database& database, FeedInfo& feed, StatusBoard& board);
 
 }  // namespace poststelle::fetcher

@@ -11,19 +11,19 @@ namespace poststelle::fetcher {
 grpc::ServerUnaryReactor* QuarantineService::ListQuarantinedMessages(grpc::CallbackServerContext* context,
                                                                      const v1::ListQuarantinedMessagesRequest* request,
                                                                      v1::ListQuarantinedMessagesResponse* response) {
-  return rpc::Unary(context, executor_, List(*request, *response));
+  return rpc::Unary(context, gate_, List(*request, *response));
 }
 
 grpc::ServerUnaryReactor* QuarantineService::GetQuarantinedMessage(grpc::CallbackServerContext* context,
                                                                    const v1::GetQuarantinedMessageRequest* request,
                                                                    v1::GetQuarantinedMessageResponse* response) {
-  return rpc::Unary(context, executor_, Get(*request, *response));
+  return rpc::Unary(context, gate_, Get(*request, *response));
 }
 
 async::Task<grpc::Status> QuarantineService::List(const v1::ListQuarantinedMessagesRequest& request,
                                                   v1::ListQuarantinedMessagesResponse& response) {
   std::vector<rpc::Violation> violations;
-  const TimePage page(request, "quarantine", page_key_, violations);
+  const TimePage page(request, "quarantine", feed_.epoch, violations);
   if (!violations.empty()) co_return rpc::InvalidFields(violations);
   auto entries = co_await queries_.ListQuarantined(page.mailbox_id, page.after, page.size + 1);
   if (!entries.ok()) co_return rpc::FromAbsl(entries.status());

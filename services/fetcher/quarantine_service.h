@@ -1,6 +1,7 @@
 // QuarantineService over gRPC: translates, nothing else.
 #pragma once
 
+#include "libs/rpc/gate.h"
 #include "poststelle/fetcher/v1/quarantine_service.grpc.pb.h"
 #include "services/fetcher/ledger_queries.h"
 
@@ -8,8 +9,8 @@ namespace poststelle::fetcher {
 
 class QuarantineService : public v1::QuarantineService::CallbackService {
  public:
-  QuarantineService(asio::any_io_executor executor, LedgerQueries& queries, std::string page_key)
-      : executor_(std::move(executor)), queries_(queries), page_key_(std::move(page_key)) {}
+  QuarantineService(const rpc::Gate& gate, LedgerQueries& queries, const FeedInfo& feed)
+      : gate_(gate), queries_(queries), feed_(feed) {}
 
   grpc::ServerUnaryReactor* ListQuarantinedMessages(grpc::CallbackServerContext* context,
                                                     const v1::ListQuarantinedMessagesRequest* request,
@@ -23,9 +24,9 @@ class QuarantineService : public v1::QuarantineService::CallbackService {
                                  v1::ListQuarantinedMessagesResponse& response);
   async::Task<grpc::Status> Get(const v1::GetQuarantinedMessageRequest& request,
                                 v1::GetQuarantinedMessageResponse& response);
-  const asio::any_io_executor executor_;
+  const rpc::Gate& gate_;
   LedgerQueries& queries_;
-  const std::string page_key_;
+  const FeedInfo& feed_;
 };
 
 }  // namespace poststelle::fetcher

@@ -16,7 +16,7 @@ namespace poststelle::fetcher {
 // Read-only. Thread-safe.
 class SubscriptionQueries {
  public:
-  SubscriptionQueries(sql::Database& database, FeedInfo info) : database_(database), info_(std::move(info)) {}
+  SubscriptionQueries(sql::Database& database, const FeedInfo& info) : database_(database), info_(info) {}
 
   // NotFound with reason SUBSCRIPTION_NOT_FOUND.
   async::Task<absl::StatusOr<v1::Subscription>> Get(std::string name);
@@ -30,7 +30,7 @@ class SubscriptionQueries {
   // Empty if there is none.
   async::Task<absl::StatusOr<std::optional<v1::Subscription>>> Read(sql::Transaction& tx, std::string name);
   sql::Database& database_;
-  const FeedInfo info_;
+  const FeedInfo& info_;
 };
 
 }  // namespace poststelle::fetcher

@@ -42,8 +42,8 @@ class Subscriptions {
     std::function<int64_t()> now_ms = NowMs;
   };
   // `process` names this process start; its members are renewed together.
-  Subscriptions(sql::Database& database, FeedInfo info, std::string process, Options options)
-      : database_(database), info_(std::move(info)), process_(std::move(process)), options_(std::move(options)) {}
+  Subscriptions(sql::Database& database, const FeedInfo& info, std::string process, Options options)
+      : database_(database), info_(info), process_(std::move(process)), options_(std::move(options)) {}
   const FeedInfo& info() const { return info_; }
   absl::Duration lease() const { return options_.lease; }
 
@@ -108,7 +108,7 @@ class Subscriptions {
   async::Task<absl::Status> ApplyOne(sql::Transaction& tx, Step& step, bool shared);
 
   sql::Database& database_;
-  const FeedInfo info_;
+  const FeedInfo& info_;
   const std::string process_;
   const Options options_;
 };

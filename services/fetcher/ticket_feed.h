@@ -24,8 +24,8 @@ class TicketFeed {
   // What clients take by default is 4 MiB a message: events are abridged, and pages end, below it.
   static constexpr size_t kMaxEventBytes = 3 << 20;
 
-  TicketFeed(asio::any_io_executor executor, sql::Database& database, FeedInfo info)
-      : database_(database), info_(std::move(info)), committed_(std::move(executor)) {}
+  TicketFeed(asio::any_io_executor executor, sql::Database& database, const FeedInfo& info)
+      : database_(database), info_(info), committed_(std::move(executor)) {}
   const FeedInfo& info() const { return info_; }
 
   // Committed events of one partition after `after`, at most `limit` (one at least, where there is one), at most
@@ -43,7 +43,7 @@ class TicketFeed {
 
  private:
   sql::Database& database_;
-  const FeedInfo info_;
+  const FeedInfo& info_;
   async::Event committed_;
 };
 

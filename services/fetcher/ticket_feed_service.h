@@ -3,6 +3,7 @@
 
 #include <atomic>
 
+#include "libs/rpc/gate.h"
 #include "poststelle/fetcher/v1/ticket_feed_service.grpc.pb.h"
 #include "services/fetcher/feed_hub.h"
 #include "services/fetcher/ledger_queries.h"
@@ -14,15 +15,15 @@ namespace poststelle::fetcher {
 // Destroyed after the server has shut down: it waits for the streams to end.
 class TicketFeedService : public v1::TicketFeedService::CallbackService {
  public:
-  TicketFeedService(asio::any_io_executor executor, TicketFeed& feed, FeedHub& hub, LedgerQueries& queries,
+  TicketFeedService(const rpc::Gate& gate, TicketFeed& feed, FeedHub& hub, LedgerQueries& queries,
                     SubscriptionQueries& subscriptions, const std::atomic<bool>& draining)
-      : executor_(executor),
+      : gate_(gate),
         feed_(feed),
         hub_(hub),
         queries_(queries),
         subscriptions_(subscriptions),
         draining_(draining),
-        streams_(executor) {}
+        streams_(gate.executor()) {}
   ~TicketFeedService() override { streams_.JoinBlocking(); }
 
   grpc::ServerBidiReactor<v1::SubscribeRequest, v1::SubscribeResponse>* Subscribe(
@@ -54,7 +55,7 @@ class TicketFeedService : public v1::TicketFeedService::CallbackService {
                                        v1::ListTicketEventsResponse& response);
   async::Task<grpc::Status> List(const v1::ListTicketsRequest& request, v1::ListTicketsResponse& response);
   async::Task<grpc::Status> Get(const v1::GetTicketRequest& request, v1::GetTicketResponse& response);
-  const asio::any_io_executor executor_;
+  const rpc::Gate& gate_;
   TicketFeed& feed_;
   FeedHub& hub_;
   LedgerQueries& queries_;

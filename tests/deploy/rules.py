@@ -2,8 +2,7 @@
 import base64
 import re
 
-# What draining takes at most: work in hand ends within a lease (or is taken over), then the server's own grace; and a reserve.
-SHUTDOWN_GRACE = 5
+SHUTDOWN_GRACE = 5  # of the gRPC server (libs/rpc/server.cc)
 RESERVE = 15
 PARSER_BYTES = 1 << 30  # libs/parsing/parser_pool.h: of one child
 OTHER_BYTES = 128 << 20
@@ -201,16 +200,22 @@ def volumes(world):
 
 
 def grace(world):
-    lease = max(seconds(p.defaults["--lease"]) for p in world.programs.values() if "--lease" in p.defaults)
     for workload, pod, container in world.ours():
-        own_lease = seconds(arguments(container).get("--lease") or "") or lease
-        pre_stop = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
-        needed = pre_stop + own_lease + SHUTDOWN_GRACE + RESERVE
+        program = world.program(container)
+        if program is None:
+            continue  # images() says so
+        value = {flag: seconds(arguments(container).get(flag) or default) for flag, default in program.defaults.items()
+                 if flag in ("--drain-delay", "--drain-timeout", "--lease")}
+        if value["--drain-delay"] < 1:
+            yield f"{name_of(workload)}: no --drain-delay, clients still come when it no longer serves"
+        # Work in hand ends within a lease, or is taken over.
+        working = value.get("--lease", 0) + SHUTDOWN_GRACE
+        if value["--drain-timeout"] < working:
+            yield f"{name_of(workload)}: --drain-timeout {value['--drain-timeout']} cuts off work in hand, which may take {working}"
+        needed = value["--drain-delay"] + value["--drain-timeout"] + RESERVE
         given = pod.get("terminationGracePeriodSeconds", 30)
         if given < needed:
             yield f"{name_of(workload)}: terminationGracePeriodSeconds {given} cuts off draining, which may take {needed}"
-        if pre_stop < 1:
-            yield f"{name_of(workload)}: no preStop sleep, clients still come when it no longer serves"
 
 
 def rollout(world):

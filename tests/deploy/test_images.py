@@ -10,13 +10,12 @@ import subprocess
 import tarfile
 import tempfile
 
-import grpc
 import pytest
 
 from conftest import COUNTS
 from manifests import K8S, render, schemas
 from samples import mail
-from servers import Authority, Dovecot, Redis, wait_until
+from servers import Authority, Dovecot, Postgres, Redis, wait_until
 from stack import ACCOUNTS, BUILD, ROOT, Feed, Service, Stack
 
 UID = 65532
@@ -66,8 +65,7 @@ class ServiceInImage(Service):
         given = dict(argument.split("=", 1) for argument in container["args"])
         given.update({"--listen": "127.0.0.1:0", "--metrics-address": "127.0.0.1:0", "--port-file": f"{STATE}/{name}.port"}, **changes)
         self.arguments = [f"{flag}={value}" for flag, value in given.items()]
-        # SQLite, which the base does not use, wants a folder for its temporary files.
-        self.settings = {"SQLITE_TMPDIR": STATE, **{v["name"]: env[v["name"]] for v in container["env"]}}
+        self.settings = {v["name"]: env[v["name"]] for v in container["env"]}
         self.mounts = {target: mount_secret(os.path.join(folder, f"{name}-{i}"), content)
                        for i, (target, content) in enumerate(files.items())}
         assert set(self.mounts) == {m["mountPath"] for m in container["volumeMounts"]}
@@ -96,13 +94,6 @@ class ServiceInImage(Service):
             os.kill(int(children.read().split()[0]), 15)
         return self.process.child.wait(60)
 
-    def health(self, service=b""):
-        """Whether the probe for that service would succeed."""
-        request = bytes([0x0A, len(service)]) + service if service else b""
-        with grpc.insecure_channel(self.address) as channel:
-            check = channel.unary_unary("/grpc.health.v1.Health/Check", lambda raw: raw, lambda raw: raw)
-            return check(request, timeout=20) == b"\x08\x01"
-
 
 def mount_secret(folder, content):
     """A folder as Kubernetes makes it: links over ..data, root's files, readable by the pod's group."""
@@ -122,20 +113,25 @@ def mount_secret(folder, content):
 class StackInImages(Stack):
     """The calls of Stack, on services that run in their images with the arguments of the base."""
 
-    def __init__(self, folder, images, containers):
-        self.own_folder, self.folder = False, folder
+    def __init__(self, folder, images, containers, database):
+        self.own_folder, self.folder = False, os.path.join(folder, database)
+        folder = self.folder
+        os.makedirs(folder)
         self.redis = Redis(folder)
+        self.postgres = Postgres(folder) if database == "postgres" else None
+        urls = {name: self.postgres.create_database(name) if self.postgres else f"sqlite:{STATE}/{name}.db"
+                for name in ("config", "fetcher")}
         self.mail_folder = tempfile.mkdtemp(prefix="poststelle-mail-")
         self.authority = Authority(self.mail_folder)
         self.dovecot = Dovecot(self.mail_folder, self.authority, ACCOUNTS)
         token = {"/etc/poststelle/token": {"fetcher.token": SECRETS["fetcher.token"]}}
         self.config = ServiceInImage("config", images["config"], containers["config"], folder, {"--min-fetch-interval": "100ms"},
-                                     {"POSTSTELLE_CONFIG_DATABASE": f"sqlite:{STATE}/config.db"},
+                                     {"POSTSTELLE_CONFIG_DATABASE": urls["config"]},
                                      {"/etc/poststelle/keys": {"config.key": SECRETS["config.key"]}, **token})
         self.config.start()
         self.fetcher = ServiceInImage("fetcher", images["fetcher"], containers["fetcher"], folder,
                                       {"--config-address": self.config.address, "--lease": "2s"},
-                                      {"POSTSTELLE_FETCHER_DATABASE": f"sqlite:{STATE}/fetcher.db",
+                                      {"POSTSTELLE_FETCHER_DATABASE": urls["fetcher"],
                                        "POSTSTELLE_FETCHER_REDIS": self.redis.url}, token)
 
 
@@ -182,8 +178,9 @@ def test_the_manifests_use_the_ports_and_programs_of_the_images(images, containe
         assert "command" not in containers[name]
 
 
-def test_the_images_turn_mail_into_tickets_and_end_in_order(folder, images, containers):
-    with StackInImages(folder, images, containers) as stack:
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+def test_the_images_turn_mail_into_tickets_and_end_in_order(database, folder, images, containers):
+    with StackInImages(folder, images, containers, database) as stack:
         stack.start()  # before the first call: Python's gRPC may hang a later fork
         wait_until(stack.config.health, what="config to be ready")
         wait_until(stack.fetcher.health, what="the fetcher to be ready")
@@ -197,4 +194,4 @@ def test_the_images_turn_mail_into_tickets_and_end_in_order(folder, images, cont
         assert {e.message.subject: e.message.text.strip() for e in feed.events} == TEXTS
         assert stack.fetcher.terminate() == 0
         assert stack.config.terminate() == 0
-    COUNTS["started"] = 2
+    COUNTS["started"] = len(images)

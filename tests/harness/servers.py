@@ -2,6 +2,7 @@
 
 Never the system's service manager, never the system's configuration. Everything that is started dies with this process.
 """
+import contextlib
 import ctypes
 import getpass
 import glob
@@ -244,6 +245,20 @@ class Postgres:
     def query(self, database, sql):
         """Lines of unaligned output."""
         return self._run("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", database, "-c", sql).stdout.splitlines()
+
+    @contextlib.contextmanager
+    def holding(self, database, sql):
+        """What this statement locks stays locked meanwhile."""
+        session = subprocess.Popen([os.path.join(self.bin, "psql"), "-XAtq", "-h", "127.0.0.1", "-p", str(self.port), "-U",
+                                    "postgres", "-d", database], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/")
+        session.stdin.write(f"BEGIN;\n{sql};\nSELECT 'locked';\n")
+        session.stdin.flush()
+        while session.stdout.readline() not in ("locked\n", ""):
+            pass
+        try:
+            yield
+        finally:
+            session.communicate("ROLLBACK;\n", timeout=60)
 
     def processes(self):
         """The server and its children, which have sessions of their own."""

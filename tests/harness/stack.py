@@ -1,12 +1,14 @@
 """config and fetcher with their servers around them, and the calls that tests make."""
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 import shutil
+import urllib.request
 
 from servers import Authority, Dovecot, Postgres, Process, Redis, wait_until
 
@@ -43,22 +45,44 @@ class Service:
                 port_file, *self.arguments]
 
     def start(self, env=None, wait=True):
-        port_file = os.path.join(self.folder, f"{self.name}.port")
-        if os.path.exists(port_file):
-            os.remove(port_file)
-        self.process = Process(self.name, self.argv(port_file), self.folder, {**self.env, **(env or {})})
-        if not wait:
-            return
-        def ready():
-            if os.path.exists(port_file):
-                return True
-            if not self.process.running():
-                raise RuntimeError(f"{self.name} ended at once:\n{self.process.log()[-2000:]}")
-            return False
-        wait_until(ready, what=f"{self.name} to serve")
-        with open(port_file) as f:
+        """Returns when its database is ready; without `wait` at once."""
+        self.port_file = os.path.join(self.folder, f"{self.name}.port")
+        if os.path.exists(self.port_file):
+            os.remove(self.port_file)
+        earlier = len(self.process.log()) if self.process else 0
+        self.process = Process(self.name, self.argv(self.port_file), self.folder, {**self.env, **(env or {})})
+        if wait:
+            self.reach()
+            # By its log: a failpoint may stop or end the process before it could be asked.
+            told = '"dependency":"database","ready":true'
+            wait_until(lambda: told in self.process.log()[earlier:] or not self.alive(), what=f"{self.name} to have its database")
+
+    def alive(self):
+        if not self.process.running():
+            raise RuntimeError(f"{self.name} ended:\n{self.process.log()[-2000:]}")
+        return True
+
+    def reach(self):
+        """Waits until it can be reached, which says nothing of its database."""
+        wait_until(lambda: os.path.exists(self.port_file) or not self.alive(), what=f"{self.name} to serve")
+        with open(self.port_file) as f:
             self.address, self.metrics = f.read().split()
         self.port = int(self.address.rsplit(":", 1)[1])  # the same one after a restart
+
+    def samples(self, name):
+        """{labels as they are printed: value} of the metric of that name."""
+        text = urllib.request.urlopen(f"http://{self.metrics}/metrics", timeout=10).read().decode()
+        return {match[1]: float(match[2]) for match in re.finditer(rf"^{name}(?:{{(.*)}})? (\S+)$", text, re.M)}
+
+    def dependencies(self):
+        return {labels.split('"')[1]: value == 1 for labels, value in self.samples("poststelle_dependency_ready").items()}
+
+    def health(self, service=b""):
+        """Whether a probe for that service would succeed (grpc.health.v1, in raw bytes)."""
+        request = bytes([0x0A, len(service)]) + service if service else b""
+        with grpc.insecure_channel(self.address) as channel:
+            check = channel.unary_unary("/grpc.health.v1.Health/Check", lambda raw: raw, lambda raw: raw)
+            return check(request, timeout=20) == b"\x08\x01"
 
     def kill(self):
         if self.process:
@@ -166,12 +190,11 @@ class Stack:
         return service
 
     def serving(self):
-        """Whether the fetcher has its mailboxes and Redis (grpc.health.v1, in raw bytes)."""
-        with self.channel(self.fetcher) as channel:
-            try:
-                return channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=5) == b"\x08\x01"
-            except grpc.RpcError:
-                return False
+        """Whether the fetcher has its database, its mailboxes and Redis."""
+        try:
+            return self.fetcher.health()
+        except grpc.RpcError:
+            return False
 
     def environment(self):
         return {"POSTSTELLE_CONFIG_ADDRESS": self.config.address, "POSTSTELLE_FETCHER_ADDRESS": self.fetcher.address}
@@ -215,7 +238,6 @@ class Stack:
             return stub.GetStatus(fetch_service_pb2.GetStatusRequest(mailbox=mailbox), timeout=20).status
 
     def metric(self, name, service=None):
-        import urllib.request
         text = urllib.request.urlopen(f"http://{(service or self.fetcher).metrics}/metrics", timeout=10).read().decode()
         return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
 
