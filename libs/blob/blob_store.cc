@@ -3,6 +3,7 @@
 #include <zstd.h>
 
 #include <algorithm>
+#include <memory>
 
 #include "absl/strings/str_cat.h"
 #include "libs/base/ids.h"
@@ -19,13 +20,22 @@ absl::Status Damaged(const std::string& sha256) {
   return absl::DataLossError(absl::StrCat("the stored raw message ", Hex(sha256), " is damaged"));
 }
 
-std::string Compress(std::string_view chunk) {
-  std::string out(ZSTD_compressBound(chunk.size()), '\0');
-  const size_t size = ZSTD_compress(out.data(), out.size(), chunk.data(), chunk.size(), kLevel);
-  if (ZSTD_isError(size)) return {};
-  out.resize(size);
-  return out;
-}
+// Keeps the working memory (half a megabyte) and the room for a chunk from one call to the next: making them anew costs
+// as much as compressing. One a thread.
+class Compressor {
+ public:
+  // Empty if it can't be compressed.
+  std::string Compress(std::string_view chunk) {
+    room_.resize(std::max(room_.size(), ZSTD_compressBound(chunk.size())));
+    const size_t size =
+        ZSTD_compressCCtx(context_.get(), room_.data(), room_.size(), chunk.data(), chunk.size(), kLevel);
+    return ZSTD_isError(size) ? std::string() : room_.substr(0, size);
+  }
+
+ private:
+  std::unique_ptr<ZSTD_CCtx, decltype(&ZSTD_freeCCtx)> context_{ZSTD_createCCtx(), ZSTD_freeCCtx};
+  std::string room_;
+};
 
 }  // namespace
 
@@ -33,21 +43,20 @@ EncodedBlob Encode(std::string_view raw) {
   EncodedBlob blob;
   blob.sha256 = Sha256(raw);
   blob.size = static_cast<int64_t>(raw.size());
-  std::vector<std::string> plain;
-  std::vector<std::string> compressed;
+  thread_local Compressor compressor;
   size_t stored = 0;
   bool usable = true;
-  for (size_t at = 0; at < raw.size(); at += kChunkBytes) {
-    const std::string_view chunk = raw.substr(at, kChunkBytes);
-    plain.emplace_back(chunk);
-    compressed.push_back(Compress(chunk));
-    usable = usable && !compressed.back().empty();
-    stored += compressed.back().size();
+  for (size_t at = 0; at < raw.size() && usable; at += kChunkBytes) {
+    blob.chunks.push_back(compressor.Compress(raw.substr(at, kChunkBytes)));
+    usable = !blob.chunks.back().empty();
+    stored += blob.chunks.back().size();
   }
   // Compression has to save a tenth to be worth the reader's time.
   const bool pays = usable && stored < raw.size() - raw.size() / 10;
   blob.codec = pays ? kZstd : kPlain;
-  blob.chunks = pays ? std::move(compressed) : std::move(plain);
+  if (pays) return blob;
+  blob.chunks.clear();
+  for (size_t at = 0; at < raw.size(); at += kChunkBytes) blob.chunks.emplace_back(raw.substr(at, kChunkBytes));
   return blob;
 }
 

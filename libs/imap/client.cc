@@ -24,6 +24,13 @@ SessionOptions ForSession(const ConnectOptions& options) {
   out.login = options.login;
   out.password = options.password;
   out.max_body_bytes = options.limits.max_body_bytes;
+  if (options.known_servers != nullptr) out.remembered = options.known_servers->Find(options.server);
+  if (!options.folder.empty()) {
+    // A name that can't be sent is told by Examine().
+    if (absl::StatusOr<std::string> quoted = QuoteFolder(options.folder); quoted.ok()) {
+      out.behind_sign_in = "EXAMINE " + *quoted;
+    }
+  }
   return out;
 }
 
@@ -94,8 +101,41 @@ Client::Client(std::unique_ptr<net::Stream> stream, const ConnectOptions& option
 async::Task<absl::StatusOr<std::unique_ptr<Client>>> Client::Connect(std::unique_ptr<net::Stream> stream,
                                                                      ConnectOptions options) {
   std::unique_ptr<Client> client(new Client(std::move(stream), options));
-  PS_CO_RETURN_IF_ERROR(co_await client->Handshake(options.tls, options.encryption));
+  client->session_.on_untagged = client->CollectFolder();
+  absl::Status connected = co_await client->Handshake(options.tls, options.encryption);
+  client->RememberServer(options, connected);
+  if (!connected.ok()) co_return connected;
+  if (!client->session_.behind_tag().empty()) client->examined_early_ = options.folder;
   co_return client;
+}
+
+void Client::RememberServer(const ConnectOptions& options, const absl::Status& connected) {
+  if (options.known_servers == nullptr) return;
+  if (connected.ok()) {
+    if (!session_.sign_in_capabilities().empty()) {
+      options.known_servers->Remember(options.server, session_.sign_in_capabilities());
+    }
+    return;
+  }
+  if (!session_.early()) return;
+  // A password that was rejected, or a server that has no room, has nothing to do with what was remembered, unless it
+  // is not true any more.
+  const bool ours = net::IsNetError(connected) && net::GetNetError(connected) == net::NetError::kCancelled;
+  const bool theirs =
+      GetErrorKind(connected) == ErrorKind::kAuthRejected || GetErrorKind(connected) == ErrorKind::kServerBye;
+  const bool still_true = session_.sign_in_capabilities() == options.known_servers->Find(options.server);
+  if (!ours && !(theirs && still_true)) options.known_servers->Failed(options.server);
+}
+
+std::function<absl::Status(Response&)> Client::CollectFolder() {
+  folder_ = FolderState();
+  return [this](Response& r) -> absl::Status {
+    if (r.name == "EXISTS") folder_.exists = r.number;
+    if (r.code == "UIDVALIDITY") folder_.uid_validity = NumberOr0<uint32_t>(r.code_value);
+    if (r.code == "UIDNEXT") folder_.uid_next = NumberOr0<uint32_t>(r.code_value);
+    if (r.code == "HIGHESTMODSEQ") folder_.highest_modseq = NumberOr0<uint64_t>(r.code_value);
+    return absl::OkStatus();
+  };
 }
 
 async::Task<absl::Status> Client::Handshake(const net::TlsOptions& tls, Encryption encryption) {
@@ -158,22 +198,20 @@ async::Task<absl::StatusOr<Response>> Client::Await(std::string tag, std::string
 async::Task<absl::StatusOr<FolderState>> Client::Examine(std::string folder) {
   absl::StatusOr<std::string> quoted = QuoteFolder(folder);
   if (!quoted.ok()) co_return MakeError(ErrorKind::kFolderMissing, std::string(quoted.status().message()));
-  FolderState state;
-  auto untagged = [&state](Response& r) -> absl::Status {
-    if (r.name == "EXISTS") state.exists = r.number;
-    if (r.code == "UIDVALIDITY") state.uid_validity = NumberOr0<uint32_t>(r.code_value);
-    if (r.code == "UIDNEXT") state.uid_next = NumberOr0<uint32_t>(r.code_value);
-    if (r.code == "HIGHESTMODSEQ") state.highest_modseq = NumberOr0<uint64_t>(r.code_value);
-    return absl::OkStatus();
-  };
-  session_.on_untagged = untagged;
-  PS_CO_ASSIGN_OR_RETURN(Response answer, co_await Await(session_.Send("EXAMINE " + *quoted), "opening the folder"));
+  std::string tag;
+  if (!examined_early_.empty() && std::exchange(examined_early_, {}) == folder) {
+    tag = session_.behind_tag();  // its answers may have come already
+  } else {
+    session_.on_untagged = CollectFolder();
+    tag = session_.Send("EXAMINE " + *quoted);
+  }
+  PS_CO_ASSIGN_OR_RETURN(Response answer, co_await Await(tag, "opening the folder"));
   if (answer.name != "OK") {
     co_return MakeError(
         IsPassing(answer) ? ErrorKind::kServerRefused : ErrorKind::kFolderMissing,
         absl::StrCat("the server does not open the folder ", Quoted(folder), ": ", Quoted(answer.text), "."));
   }
-  co_return state;
+  co_return folder_;
 }
 
 async::Task<absl::Status> Client::FetchInfos(UidRange range, bool with_header_fields,
@@ -304,6 +342,14 @@ async::Task<absl::StatusOr<std::vector<uint32_t>>> Client::SearchMessageId(std::
   PS_CO_ASSIGN_OR_RETURN(std::vector<uint32_t> found, co_await Search(std::move(commands)));
   if (found.size() > kMaxFound) found.resize(kMaxFound);
   co_return found;
+}
+
+async::Task<absl::Status> Client::Leave() {
+  session_.on_untagged = nullptr;
+  session_.Send("LOGOUT");
+  absl::Status written = co_await Flush();
+  stream_->Close();
+  co_return written;
 }
 
 async::Task<absl::Status> Client::Logout() {

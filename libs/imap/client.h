@@ -11,6 +11,7 @@
 #include "absl/time/time.h"
 #include "libs/async/runtime.h"
 #include "libs/imap/error.h"
+#include "libs/imap/known_servers.h"
 #include "libs/imap/session.h"
 #include "libs/net/stream.h"
 
@@ -35,6 +36,11 @@ struct ConnectOptions {
     uint64_t max_body_bytes = 64 << 20;
   } limits;
   Timeouts timeouts;
+  // The folder that Examine() will be called for first: it is then opened in one packet with the sign-in. Empty: none.
+  std::string folder;
+  // Where to remember what the server can do; null: nowhere. It outlives the call.
+  KnownServers* known_servers = nullptr;
+  std::string server;  // its name there
 };
 
 struct FolderState {
@@ -94,12 +100,16 @@ class Client {
   async::Task<absl::StatusOr<std::vector<uint32_t>>> SearchUids(std::vector<uint32_t> uids);
   // Messages with this Message-ID (without angle brackets), at most 100.
   async::Task<absl::StatusOr<std::vector<uint32_t>>> SearchMessageId(std::string message_id);
+  // Says goodbye without waiting for the answer. Only where nothing is under way any more.
+  async::Task<absl::Status> Leave();
   // Says goodbye and waits for the answer, so that nothing that is under way is cut.
   async::Task<absl::Status> Logout();
 
  private:
   Client(std::unique_ptr<net::Stream> stream, const ConnectOptions& options);
   async::Task<absl::Status> Handshake(const net::TlsOptions& tls, Encryption encryption);
+  void RememberServer(const ConnectOptions& options, const absl::Status& connected);
+  std::function<absl::Status(Response&)> CollectFolder();
   async::Task<absl::Status> Flush();
   async::Task<absl::Status> ReadOnce(std::string_view what);
   // Waits for the answer to a command; `what` names it for a person.
@@ -109,6 +119,8 @@ class Client {
   std::unique_ptr<net::Stream> stream_;
   const Timeouts timeouts_;
   Session session_;
+  std::string examined_early_;  // the folder that was opened with the sign-in and that nobody has asked for yet
+  FolderState folder_;
   std::vector<char> buffer_;
 };
 

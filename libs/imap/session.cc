@@ -50,7 +50,21 @@ absl::Status Session::Ended(const absl::Status& network) const {
 
 void Session::TlsStarted() {
   tls_ = true;
-  if (phase_ != Phase::kNeedTls) return;  // implicit TLS: the greeting is still to come
+  if (phase_ != Phase::kNeedTls) {  // implicit TLS: the greeting is still to come
+    capabilities_ = options_.remembered;
+    if (options_.encryption != Encryption::kTls || !SignsInWithOneLine()) {
+      capabilities_.clear();
+      return;
+    }
+    // Authenticate() fails only for a login name that can't be sent; then it says so when the greeting has come.
+    if (!Authenticate().ok()) {
+      phase_ = Phase::kGreeting;
+      capabilities_.clear();
+      return;
+    }
+    early_ = greeting_due_ = true;
+    return;
+  }
   capabilities_.clear();
   phase_ = Phase::kCapability;
   SendHandshake("CAPABILITY");
@@ -90,6 +104,7 @@ absl::Status Session::OnResponse(Response response) {
   if (response.kind == Response::Kind::kUntagged) {
     if (++responses_ > kMaxResponses) return MakeError(ErrorKind::kProtocol, "the server does not stop answering.");
     if (phase_ == Phase::kGreeting) return OnGreeting(response);
+    if (greeting_due_) return OnLateGreeting(response);
     if (response.name == "CAPABILITY") TakeCapabilities(response.text);
     if (response.name == "BYE") {
       bye_ = true;
@@ -99,6 +114,7 @@ absl::Status Session::OnResponse(Response response) {
     if (phase_ == Phase::kReady && on_untagged) return on_untagged(response);
     return absl::OkStatus();
   }
+  if (greeting_due_) return MakeError(ErrorKind::kProtocol, "the server answered before it had greeted us.");
   if (phase_ != Phase::kReady) return OnHandshakeAnswer(response);
   if (open_.erase(response.tag) == 0) {
     return MakeError(ErrorKind::kProtocol,
@@ -109,7 +125,9 @@ absl::Status Session::OnResponse(Response response) {
   return absl::OkStatus();
 }
 
-absl::Status Session::OnGreeting(const Response& response) {
+namespace {
+
+absl::Status CheckGreeting(const Response& response) {
   if (response.name == "BYE") {
     return MakeError(ErrorKind::kServerBye, absl::StrCat("the server turned us away: ", Quoted(response.text), "."));
   }
@@ -119,6 +137,20 @@ absl::Status Session::OnGreeting(const Response& response) {
                      "tampering with the connection.");
   }
   if (response.name != "OK") return MakeError(ErrorKind::kProtocol, "this is no IMAP server: its greeting is unknown.");
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status Session::OnLateGreeting(const Response& response) {
+  PS_RETURN_IF_ERROR(CheckGreeting(response));
+  greeting_due_ = false;
+  if (response.code == "CAPABILITY") sign_in_capabilities_ = capabilities_;
+  return absl::OkStatus();
+}
+
+absl::Status Session::OnGreeting(const Response& response) {
+  PS_RETURN_IF_ERROR(CheckGreeting(response));
   phase_ = Phase::kCapability;
   if (capabilities_.empty()) {
     SendHandshake("CAPABILITY");
@@ -137,12 +169,19 @@ absl::Status Session::AfterCapabilities() {
   return absl::OkStatus();
 }
 
+bool Session::SignsInWithOneLine() const {
+  if (Has("AUTH=PLAIN")) return Has("SASL-IR");
+  return !capabilities_.empty() && !Has("LOGINDISABLED");
+}
+
 absl::Status Session::Authenticate() {
   phase_ = Phase::kAuthenticate;
+  if (tls_) sign_in_capabilities_ = capabilities_;
   if (Has("AUTH=PLAIN")) {
     PS_ASSIGN_OR_RETURN(SecretString plain, sasl::Plain(options_.login, options_.password));
     if (Has("SASL-IR")) {
       SendHandshake(absl::StrCat("AUTHENTICATE PLAIN ", Av(plain.Reveal())));
+      if (!options_.behind_sign_in.empty()) behind_tag_ = Send(options_.behind_sign_in);
     } else {
       challenges_ = {std::string(plain.Reveal())};
       SendHandshake("AUTHENTICATE PLAIN");
@@ -153,6 +192,7 @@ absl::Status Session::Authenticate() {
     PS_ASSIGN_OR_RETURN(std::string login, Quote(options_.login));
     PS_ASSIGN_OR_RETURN(std::string password, Quote(options_.password.Reveal()));
     SendHandshake(absl::StrCat("LOGIN ", login, " ", password));
+    if (!options_.behind_sign_in.empty()) behind_tag_ = Send(options_.behind_sign_in);
     return absl::OkStatus();
   }
   if (Has("AUTH=LOGIN")) {

@@ -20,6 +20,11 @@ struct SessionOptions {
   std::string login;
   SecretString password;
   uint64_t max_body_bytes = 64 << 20;
+  // What this server told before a sign-in on an earlier connection (sign_in_capabilities()); empty: nothing is known.
+  // With implicit TLS the sign-in is then written at once, without waiting for the greeting.
+  std::set<std::string> remembered;
+  // A command that is to be in one packet with the sign-in, where that is possible: behind_tag() is its tag then.
+  std::string behind_sign_in;
 };
 
 // Untagged responses a command may bring; above it the server is out of its mind (or ours).
@@ -40,6 +45,12 @@ class Session : private ResponseHandler {
   // The driver has switched the stream to TLS; with implicit TLS it does so before anything else.
   void TlsStarted();
   Phase phase() const { return phase_; }
+  // True if the sign-in was written before the greeting had come.
+  bool early() const { return early_; }
+  // What the server told under TLS before the sign-in; empty: nothing, or there was no TLS.
+  const std::set<std::string>& sign_in_capabilities() const { return sign_in_capabilities_; }
+  // The tag of SessionOptions::behind_sign_in once it was sent with the sign-in, otherwise empty.
+  const std::string& behind_tag() const { return behind_tag_; }
   // The connection ended: OK only where the server had said BYE or nothing was open.
   absl::Status Ended(const absl::Status& network) const;
 
@@ -58,12 +69,14 @@ class Session : private ResponseHandler {
   absl::Status OnBodyBytes(std::string_view bytes) override;
   absl::Status OnBodyEnd() override;
   absl::Status OnGreeting(const Response& response);
+  absl::Status OnLateGreeting(const Response& response);
   absl::Status OnHandshakeAnswer(const Response& response);
   absl::Status OnContinuation(const Response& response);
   absl::Status AfterCapabilities();
   absl::Status Authenticate();
   void TakeCapabilities(std::string_view list);
   void SendHandshake(const std::string& command);
+  bool SignsInWithOneLine() const;
   bool Has(const std::string& capability) const { return capabilities_.contains(capability); }
 
   const SessionOptions options_;
@@ -71,6 +84,10 @@ class Session : private ResponseHandler {
   Phase phase_ = Phase::kGreeting;
   bool tls_ = false;
   std::set<std::string> capabilities_;  // upper case; those told before TLS are forgotten
+  std::set<std::string> sign_in_capabilities_;
+  bool early_ = false;
+  bool greeting_due_ = false;  // of an early session
+  std::string behind_tag_;
   std::string output_;
   int next_tag_ = 1;
   std::string handshake_tag_;

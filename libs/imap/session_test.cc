@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "libs/imap/error.h"
+#include "libs/imap/known_servers.h"
 
 namespace poststelle::imap {
 namespace {
@@ -48,6 +49,84 @@ TEST(Session, FallsBackToLoginAndThenToAuthenticateLogin) {
   EXPECT_EQ(login.TakeOutput(), "am9l\r\n");
   ASSERT_TRUE(login.Receive("+ UGFzc3dvcmQ6\r\n").ok());
   EXPECT_EQ(login.TakeOutput(), "c2VjcmV0\r\n");
+}
+
+SessionOptions Remembering(Encryption encryption, std::set<std::string> capabilities) {
+  SessionOptions options = Options(encryption);
+  options.remembered = std::move(capabilities);
+  options.behind_sign_in = "EXAMINE INBOX";
+  return options;
+}
+
+TEST(Session, AKnownServerIsSpokenToBeforeItsGreeting) {
+  Session session(Remembering(Encryption::kTls, {"AUTH=PLAIN", "SASL-IR"}));
+  EXPECT_EQ(session.TakeOutput(), "");  // not before TLS
+  session.TlsStarted();
+  EXPECT_EQ(session.TakeOutput(), "h1 AUTHENTICATE PLAIN AGpvZQBzZWNyZXQ=\r\nc2 EXAMINE INBOX\r\n");
+  EXPECT_TRUE(session.early());
+  std::vector<std::string> told;
+  session.on_untagged = [&told](Response& r) {
+    told.push_back(r.name);
+    return absl::OkStatus();
+  };
+  ASSERT_TRUE(session
+                  .Receive("* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] hi\r\nh1 OK [CAPABILITY IDLE] in\r\n* 3 EXISTS\r\n"
+                           "c2 OK opened\r\n")
+                  .ok());
+  EXPECT_EQ(told, std::vector<std::string>{"EXISTS"});
+  absl::Status result;
+  EXPECT_TRUE(session.Done(session.behind_tag(), result));
+  EXPECT_TRUE(result.ok());
+  // What counts next time is what it said before the sign-in of this time.
+  EXPECT_EQ(session.sign_in_capabilities(), (std::set<std::string>{"IMAP4REV1", "AUTH=PLAIN"}));
+}
+
+TEST(Session, WhatIsNotOneLineWaitsForTheGreeting) {
+  for (const std::set<std::string>& capabilities :
+       {std::set<std::string>{"AUTH=PLAIN"}, std::set<std::string>{"LOGINDISABLED", "AUTH=LOGIN"}}) {
+    Session session(Remembering(Encryption::kTls, capabilities));
+    session.TlsStarted();
+    EXPECT_EQ(session.TakeOutput(), "");
+    EXPECT_FALSE(session.early());
+    ASSERT_TRUE(session.Receive("* OK hi\r\n").ok());
+    EXPECT_EQ(session.TakeOutput(), "h1 CAPABILITY\r\n");
+  }
+}
+
+TEST(Session, NothingThatIsRememberedIsUsedWithoutImplicitTls) {
+  Session clear(Remembering(Encryption::kNone, {"AUTH=PLAIN", "SASL-IR"}));
+  EXPECT_EQ(clear.TakeOutput(), "");
+  ASSERT_TRUE(clear.Receive("* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] hi\r\n").ok());
+  EXPECT_TRUE(clear.sign_in_capabilities().empty());  // and nothing told in clear text is remembered
+  Session upgrade(Remembering(Encryption::kStartTls, {"AUTH=PLAIN", "SASL-IR"}));
+  ASSERT_TRUE(upgrade.Receive("* OK [CAPABILITY IMAP4rev1 STARTTLS] hi\r\n").ok());
+  EXPECT_EQ(upgrade.TakeOutput(), "h1 STARTTLS\r\n");  // nothing behind it
+  ASSERT_TRUE(upgrade.Receive("h1 OK begin\r\n").ok());
+  upgrade.TlsStarted();
+  EXPECT_EQ(upgrade.TakeOutput(), "h2 CAPABILITY\r\n");
+  EXPECT_FALSE(upgrade.early());
+}
+
+TEST(Session, ALateGreetingIsStillLookedAt) {
+  for (const char* greeting : {"* BYE full\r\n", "* PREAUTH hi\r\n", "h1 OK in\r\n", "* HELLO\r\n"}) {
+    Session session(Remembering(Encryption::kTls, {"AUTH=PLAIN", "SASL-IR"}));
+    session.TlsStarted();
+    EXPECT_FALSE(session.Receive(greeting).ok()) << greeting;
+  }
+}
+
+TEST(KnownServers, AServerThatCantBearItIsGivenUp) {
+  KnownServers servers;
+  const std::set<std::string> capabilities{"AUTH=PLAIN"};
+  for (int i = 0; i < 3; ++i) {
+    servers.Remember("a:993", capabilities);
+    EXPECT_EQ(servers.Find("a:993"), capabilities);
+    servers.Failed("a:993");
+    EXPECT_TRUE(servers.Find("a:993").empty());
+  }
+  servers.Remember("a:993", capabilities);
+  EXPECT_TRUE(servers.Find("a:993").empty());
+  EXPECT_TRUE(servers.Find("b:993").empty());
 }
 
 TEST(Session, StartTlsForgetsWhatWasToldBefore) {

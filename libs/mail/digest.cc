@@ -27,6 +27,39 @@ bool IsTrace(std::string_view line) {
   return false;
 }
 
+// SHA-256 over many small pieces: they are gathered first, since a call of OpenSSL's costs more than a line of text.
+class Hash {
+ public:
+  Hash() : context_(EVP_MD_CTX_new(), EVP_MD_CTX_free) {
+    EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr);
+    gathered_.reserve(kGather);
+  }
+  void AddLine(std::string_view line) {
+    if (gathered_.size() + line.size() + 1 > kGather) Flush();
+    if (line.size() >= kGather) {
+      EVP_DigestUpdate(context_.get(), line.data(), line.size());
+    } else {
+      gathered_.append(line);
+    }
+    gathered_.push_back('\n');
+  }
+  std::string Finish() {
+    Flush();
+    std::string out(32, '\0');
+    EVP_DigestFinal_ex(context_.get(), reinterpret_cast<unsigned char*>(out.data()), nullptr);
+    return out;
+  }
+
+ private:
+  static constexpr size_t kGather = 16 << 10;
+  void Flush() {
+    EVP_DigestUpdate(context_.get(), gathered_.data(), gathered_.size());
+    gathered_.clear();
+  }
+  std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context_;
+  std::string gathered_;
+};
+
 std::string Collapse(std::string_view value) {
   std::string out;
   for (char c : value) {
@@ -44,8 +77,7 @@ std::string Collapse(std::string_view value) {
 }  // namespace
 
 std::string Digest(std::string_view raw) {
-  const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> hash(EVP_MD_CTX_new(), EVP_MD_CTX_free);
-  EVP_DigestInit_ex(hash.get(), EVP_sha256(), nullptr);
+  Hash hash;
   bool in_headers = true;
   bool skipping = false;
   size_t at = 0;
@@ -61,12 +93,9 @@ std::string Digest(std::string_view raw) {
       if (line.empty()) in_headers = false;
       if (skipping) continue;
     }
-    EVP_DigestUpdate(hash.get(), line.data(), line.size());
-    EVP_DigestUpdate(hash.get(), "\n", 1);
+    hash.AddLine(line);
   }
-  std::string out(32, '\0');
-  EVP_DigestFinal_ex(hash.get(), reinterpret_cast<unsigned char*>(out.data()), nullptr);
-  return out;
+  return hash.Finish();
 }
 
 std::string AnchorFromHeaders(std::string_view header_block, uint64_t size, int64_t internal_date) {

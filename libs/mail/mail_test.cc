@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "libs/base/ids.h"
 #include "libs/mail/charset.h"
 #include "libs/mail/digest.h"
 #include "libs/mail/mime.h"
@@ -107,6 +108,18 @@ TEST_F(MailTest, TheDigestIgnoresTraceHeadersAndLineEndsOnly) {
   EXPECT_NE(Digest("X-Priority: 1\n" + mail), Digest(mail));
   EXPECT_NE(Digest("From: a@example.org\nSubject: x\n\nReceived: body\n"),
             Digest("From: a@example.org\nSubject: x\n\n"));
+}
+
+// It is stored: what it is made of must never change. SHA-256 over the lines, each with LF.
+TEST(Digest, IsTheHashOfTheLinesHoweverLongTheyAre) {
+  std::string mail = "From: a@example.org\n\n";
+  for (size_t length : {0, 1, 76, 16'382, 16'383, 16'384, 16'385, 50'000}) {
+    for (int i = 0; i < 3; ++i) mail += std::string(length, static_cast<char>('a' + i)) + "\n";
+  }
+  std::string with_cr;
+  for (char c : mail) with_cr += c == '\n' ? std::string("\r\n") : std::string(1, c);
+  EXPECT_EQ(Digest(mail), Sha256(mail));
+  EXPECT_EQ(Digest(with_cr), Sha256(mail));
 }
 
 TEST_F(MailTest, TheAnchorIsTheSameFromThreeFieldsAsFromTheWholeBlock) {

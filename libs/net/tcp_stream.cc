@@ -114,7 +114,15 @@ asio::awaitable<absl::StatusOr<size_t>> TcpStream::ReadSome(char* buffer, size_t
       ERR_clear_error();
       size_t got = 0;
       const int rc = SSL_read_ex(ssl_.get(), buffer, size, &got);
-      if (rc == 1) co_return got;
+      if (rc == 1) {
+        // Records that are here already go with it. An error among them comes again at the next call.
+        size_t more = 0;
+        while (got < size && SSL_has_pending(ssl_.get()) == 1 &&
+               SSL_read_ex(ssl_.get(), buffer + got, size - got, &more) == 1) {
+          got += more;
+        }
+        co_return got;
+      }
       const int why = SSL_get_error(ssl_.get(), rc);
       if (why == SSL_ERROR_ZERO_RETURN) co_return Fail(NetError::kClosed, "the server closed the connection.");
       if (why == SSL_ERROR_WANT_WRITE) {

@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <glib.h>
 #include <iconv.h>
+#include <malloc.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -36,6 +37,9 @@ extern "C" const char* __ubsan_default_options() { return "symbolize=0"; }
 namespace poststelle::parsing {
 namespace {
 
+// Free memory that the heap keeps.
+constexpr int kKeptMemory = 8 << 20;
+
 bool ReadAll(char* to, size_t size) {
   while (size > 0) {
     const ssize_t got = read(STDIN_FILENO, to, size);
@@ -62,6 +66,9 @@ GLogWriterOutput DropLog(GLogLevelFlags, const GLogField*, gsize, gpointer) { re
 
 // Whatever opens files or asks the system at its first use: charsets, OpenSSL's digests, time zones.
 void WarmUp() {
+  // The buffers of one mail serve the next: given back to the system, each page of them would be faulted in anew.
+  mallopt(M_MMAP_THRESHOLD, kKeptMemory);
+  mallopt(M_TRIM_THRESHOLD, kKeptMemory);
   g_log_set_writer_func(DropLog, nullptr, nullptr);  // its default asks the system what standard error is
   mail::InitMime();
   mail::PreloadCharsets();

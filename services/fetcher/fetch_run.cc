@@ -76,8 +76,14 @@ async::Task<absl::StatusOr<FetchReport>> FetchRun::Run() {
   report_.published = *published;
   PS_CO_RETURN_IF_ERROR(co_await SettleLeftFolders());
 
-  // Losing the connection while saying goodbye costs nothing.
-  absl::Status goodbye = co_await open_.client->Logout();
+  // Losing the connection while saying goodbye costs nothing. A poll that found nothing does not spend a round trip on
+  // it; behind a large answer it is awaited, since some servers cut that short otherwise.
+  absl::Status goodbye;
+  if (report_.listed == 0 && report_.published == 0) {
+    goodbye = co_await open_.client->Leave();
+  } else {
+    goodbye = co_await open_.client->Logout();
+  }
   if (!goodbye.ok()) {
     observe::Log(observe::Level::kDebug, "imap.logout_failed",
                  {{"mailbox", folder().mailbox.id}, {"error", std::string(goodbye.message())}});
@@ -352,9 +358,6 @@ async::Task<absl::StatusOr<FetchReport>> RunFetch(FetchContext& context, Mailbox
 async::Task<absl::StatusOr<OpenFolder>> ConnectTo(FetchContext& context, const config::v1::Mailbox& mailbox) {
   const config::v1::Connection& connection = mailbox.connection();
   PS_CO_ASSIGN_OR_RETURN(Credentials credentials, co_await context.credentials.Get(mailbox));
-  PS_CO_ASSIGN_OR_RETURN(std::unique_ptr<net::Stream> stream,
-                         co_await context.dialer.Dial(connection.host(), static_cast<uint16_t>(connection.port()),
-                                                      context.connect_timeout));
   imap::ConnectOptions options;
   switch (connection.encryption()) {
     case config::v1::Connection::ENCRYPTION_NONE:
@@ -373,9 +376,23 @@ async::Task<absl::StatusOr<OpenFolder>> ConnectTo(FetchContext& context, const c
   options.password = credentials.password;
   options.limits.max_body_bytes = context.max_message_size + (1 << 20);
   options.timeouts = imap::Timeouts::All(context.command_timeout);
+  options.folder = FolderKeyOf(mailbox).folder;
+  options.known_servers = context.known_servers.get();
+  options.server = absl::StrCat(connection.host(), ":", connection.port());
   OpenFolder open;
-  PS_CO_ASSIGN_OR_RETURN(open.client, co_await imap::Client::Connect(std::move(stream), options));
-  PS_CO_ASSIGN_OR_RETURN(open.state, co_await open.client->Examine(FolderKeyOf(mailbox).folder));
+  absl::Status connected;
+  do {
+    PS_CO_ASSIGN_OR_RETURN(std::unique_ptr<net::Stream> stream,
+                           co_await context.dialer.Dial(connection.host(), static_cast<uint16_t>(connection.port()),
+                                                        context.connect_timeout));
+    const bool remembered = !context.known_servers->Find(options.server).empty();
+    absl::StatusOr<std::unique_ptr<imap::Client>> client = co_await imap::Client::Connect(std::move(stream), options);
+    connected = client.status();
+    if (client.ok()) open.client = *std::move(client);
+    // What had been remembered was of no use: once more, step by step.
+    if (!connected.ok() && !(remembered && context.known_servers->Find(options.server).empty())) co_return connected;
+  } while (!connected.ok());
+  PS_CO_ASSIGN_OR_RETURN(open.state, co_await open.client->Examine(options.folder));
   if (open.state.uid_validity == 0) {
     co_return WithReason(absl::FailedPreconditionError("the server told no UIDVALIDITY for the folder, so its messages "
                                                        "can't be told apart over time"),

@@ -33,6 +33,7 @@ struct FetchContext {
   uint64_t max_message_size = 64 << 20;
   absl::Duration connect_timeout = absl::Seconds(15);
   absl::Duration command_timeout = absl::Seconds(60);
+  std::shared_ptr<imap::KnownServers> known_servers = std::make_shared<imap::KnownServers>();
 };
 
 // What a run that went well found.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <unordered_map>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "libs/base/failpoint.h"
@@ -93,9 +94,35 @@ MessageFetcher::MessageFetcher(FetchContext& context, const config::v1::Mailbox&
 
 MessageFetcher::~MessageFetcher() = default;
 
+// A window that was downloaded, while it is parsed to its end and committed.
+struct MessageFetcher::Finishing {
+  Finishing(asio::any_io_executor executor, Window w, int64_t b)
+      : window(std::move(w)), bytes(b), scope(std::move(executor)) {}
+  Window window;
+  const int64_t bytes;  // of the memory budget
+  absl::Status result;
+  async::TaskScope scope;
+};
+
+async::Task<void> MessageFetcher::RunFinish(std::shared_ptr<Finishing> finishing) {
+  finishing->result = co_await Finish(finishing->window);
+  context_.memory.Release(finishing->bytes);
+}
+
+async::Task<absl::Status> MessageFetcher::JoinFinish(std::shared_ptr<Finishing> finishing) {
+  if (finishing == nullptr) co_return absl::OkStatus();
+  co_await finishing->scope.Join();
+  co_return finishing->result;
+}
+
 async::Task<absl::StatusOr<int>> MessageFetcher::FetchAll() {
   absl::Status status;
+  // One window is committed while the next is downloaded; never two, so that they are published in their order.
+  std::shared_ptr<Finishing> finishing;
   while (status.ok()) {
+    // What is still being committed is pending yet.
+    status = co_await JoinFinish(std::exchange(finishing, nullptr));
+    if (!status.ok()) break;
     std::vector<PendingMessage> pending;
     sql::Work work = [this, &pending](sql::Transaction& tx) -> async::Task<absl::Status> {
       PS_CO_ASSIGN_OR_RETURN(pending, co_await ReadPending(tx, hold_.folder, uid_validity_, kPendingAtOnce));
@@ -120,18 +147,33 @@ async::Task<absl::StatusOr<int>> MessageFetcher::FetchAll() {
         slot->listed = std::move(message);
         window.push_back(std::move(slot));
       }
-      status = co_await context_.memory.Acquire(bytes);
+      // What may have ended a worker is the only thing in hand, or its neighbour would be taken for guilty as well.
+      const bool alone = IsSuspect(window.front()->listed);
+      if (alone) status = co_await JoinFinish(std::exchange(finishing, nullptr));
+      // The window before gives its memory back without our doing, so that waiting here with it in hand ends.
+      if (status.ok()) status = co_await context_.memory.Acquire(bytes);
       if (!status.ok()) break;
       // Each body is parsed in a child while the next ones are still being downloaded.
       absl::Status fetched = co_await FetchWindow(window);
-      absl::Status finished = co_await Finish(window);
-      context_.memory.Release(bytes);
-      status = fetched.ok() ? finished : fetched;
+      absl::Status before = co_await JoinFinish(std::exchange(finishing, nullptr));
+      finishing = std::make_shared<Finishing>(context_.executor, std::move(window), bytes);
+      finishing->scope.Spawn(RunFinish(finishing));
+      if (alone) {
+        absl::Status finished = co_await JoinFinish(std::exchange(finishing, nullptr));
+        if (before.ok()) before = finished;
+      }
+      status = fetched.ok() ? before : fetched;
     }
   }
+  absl::Status last = co_await JoinFinish(std::exchange(finishing, nullptr));
+  if (status.ok()) status = last;
   co_await parsing_.Join();
   if (!status.ok()) co_return status;
   co_return published_;
+}
+
+bool MessageFetcher::IsSuspect(const PendingMessage& message) const {
+  return message.attempts > 0 || hold_.blamed.contains(message.uid);
 }
 
 std::vector<PendingMessage> MessageFetcher::TakeWindow(std::vector<PendingMessage>& pending) const {
@@ -139,11 +181,10 @@ std::vector<PendingMessage> MessageFetcher::TakeWindow(std::vector<PendingMessag
   uint64_t bytes = 0;
   size_t taken = 0;
   // What was in hand when a worker died goes one by one, so that the guilty one is found.
-  const bool alone = pending.front().attempts > 0 || hold_.blamed.contains(pending.front().uid);
+  const bool alone = IsSuspect(pending.front());
   while (taken < pending.size() && window.size() < kWindowMessages) {
     const PendingMessage& next = pending[taken];
-    const bool suspect = next.attempts > 0 || hold_.blamed.contains(next.uid);
-    if (!window.empty() && (alone || suspect || bytes + next.size > kWindowBytes)) break;
+    if (!window.empty() && (alone || IsSuspect(next) || bytes + next.size > kWindowBytes)) break;
     bytes += next.size;
     window.push_back(next);
     ++taken;

@@ -14,7 +14,7 @@
 namespace poststelle::fetcher {
 
 // The second half of a poll. A window of messages is counted as an attempt, downloaded with pipelined FETCHes while
-// what has arrived is parsed, and committed. Lives within one run.
+// what has arrived is parsed, and committed while the next window is downloaded. Lives within one run.
 class MessageFetcher {
  public:
   // At most this many messages and bytes in one window (knowledge: a window of 64 mails or 4 MB hides the round trips).
@@ -37,14 +37,18 @@ class MessageFetcher {
  private:
   struct Slot;
   class Sink;
+  struct Finishing;
   using Window = std::vector<std::shared_ptr<Slot>>;
 
+  bool IsSuspect(const PendingMessage& message) const;
   std::vector<PendingMessage> TakeWindow(std::vector<PendingMessage>& pending) const;
   async::Task<absl::Status> FetchWindow(Window& window);
   async::Task<absl::Status> FetchTooLarge(Slot& slot);
   async::Task<absl::Status> SettleMissing(Window& window, std::vector<uint32_t> missing, const std::string& refusal);
   async::Task<void> Parse(std::shared_ptr<Slot> slot);
   async::Task<absl::Status> Finish(Window& window);
+  async::Task<void> RunFinish(std::shared_ptr<Finishing> finishing);
+  async::Task<absl::Status> JoinFinish(std::shared_ptr<Finishing> finishing);
   async::Task<absl::Status> CloseWithout(uint32_t uid, std::string_view state, std::string reason);
 
   FetchContext& context_;

@@ -218,6 +218,7 @@ class Stack:
     def idle(self, mailbox, polls=2):
         """Waits until that many further polls went well with nothing left to fetch."""
         done = []
+        wait_until(lambda: self.known(mailbox), what=f"the fetcher to know {mailbox}")  # it may have started just now
         def settled():
             s = self.status(mailbox)
             stamp = s.last_success_time.ToNanoseconds()

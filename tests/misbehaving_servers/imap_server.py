@@ -1,5 +1,6 @@
 """A scripted IMAP server in clear text: each behaviour is a function of the session so far."""
 import socket
+import ssl
 import threading
 
 
@@ -57,3 +58,31 @@ class ScriptedServer:
         self.listener.close()
         for client in self.open:
             client.close()
+
+
+class ImpatientServer(ScriptedServer):
+    """Over TLS; hangs up when it is spoken to before it has greeted. Counts the sessions that it let in and those that it did not."""
+
+    def __init__(self, certificate, key):
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(certificate, key)
+        self.let_in = self.hung_up = 0
+        super().__init__("never", None)
+
+    def _serve(self, client):
+        try:
+            secure = self.context.wrap_socket(client, server_side=True)
+            secure.settimeout(0.3)
+            try:
+                spoken = bool(secure.recv(1))
+            except TimeoutError:
+                spoken = False
+            secure.settimeout(None)
+            if spoken:
+                self.hung_up += 1
+                secure.close()
+                return
+            self.let_in += 1
+        except OSError:
+            return
+        super()._serve(secure)

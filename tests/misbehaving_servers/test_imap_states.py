@@ -1,7 +1,7 @@
 """Whatever a server does wrong gives its mailbox a state with a reason that a person understands; the others go on."""
 import pytest
 
-from imap_server import ScriptedServer
+from imap_server import ImpatientServer, ScriptedServer
 from samples import mail
 from servers import Process, free_port, port_answers, wait_until
 from stack import Feed, Stack
@@ -75,6 +75,21 @@ def test_expired_certificate(stack):
     wait_until(lambda: port_answers(port), what="openssl s_server")
     failing(stack, stack.create_mailbox(name="expired", port=port), "CERTIFICATE_EXPIRED", "expired")
     server.kill()
+
+
+def test_a_server_that_wants_to_greet_first_is_let(stack):
+    """The sign-in is written before the greeting once a server is known; one that hangs up on that costs no failed poll."""
+    server = ImpatientServer(*stack.authority.issue("impatient"))
+    failed = stack.metric('poststelle_fetcher_polls_total{outcome="failed"}')
+    box = stack.create_mailbox(name="impatient", port=server.port)
+    wait_until(lambda: server.hung_up == 3, 60, "the third try")
+    polls = server.let_in
+    wait_until(lambda: server.let_in >= polls + 3, 60, "polls step by step")
+    assert server.hung_up == 3  # it was tried no more
+    assert stack.status(box).state == 2
+    assert stack.metric('poststelle_fetcher_polls_total{outcome="failed"}') == failed
+    stack.cli("mailbox", "delete", box)
+    server.close()
 
 
 def test_the_healthy_one_went_on(stack):
