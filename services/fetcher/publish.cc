@@ -185,7 +185,7 @@ void AppendOutcome(const Item& item, Statements& out) {
       {"UPDATE message SET state = $6, reason = $7, decide_time = $8, anchor = $9, digest = $10, "
        "internet_message_id = $11, raw_sha256 = $12, ticket_id = $13, related_message_id = $14, "
        "undecodable = $15 WHERE mailbox_key = $1 AND generation = $2 AND folder = $3 AND uid_validity = $4 "
-       "AND uid = $5 AND state = 'pending'",
+       "AND uid = $5 AND state || '' = 'pending'",
        std::move(params)});
 }
 
