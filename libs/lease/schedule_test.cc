@@ -139,7 +139,7 @@ TEST_F(ScheduleTest, AWipeIsNoticedAndForgottenScriptsAreSentAgain) {
 TEST_F(ScheduleTest, ARestartOfRedisIsSurvived) {
   ASSERT_TRUE(Register("a").ok());
   server_.Kill();
-  EXPECT_FALSE(Await(one_.Claim(ShardOf("a"), 1)).ok());
+  EXPECT_FALSE(Await(one_.Claim(ShardOf("a"), 1, true)).ok());
   server_.Start();
   EXPECT_TRUE(Claim(one_, "a").wiped);
 }
