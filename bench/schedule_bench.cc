@@ -254,7 +254,7 @@ Figures TakeAll(const Workers& workers) {
 int64_t Scheduled(const testing::RedisServer& redis) {
   int64_t sum = 0;
   for (int shard = 0; shard < lease::kShards; ++shard) {
-    sum += std::atoll(redis.Cli(absl::StrCat("zcard 'poststelle:{s", shard, "}:due'")).c_str());
+    sum += std::atoll(redis.Cli(absl::StrCat("zcard 'poststelle:{s", shard, "}:turns'")).c_str());
   }
   return sum;
 }
