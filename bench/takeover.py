@@ -1,13 +1,14 @@
-"""Two fetchers share mailboxes; one dies or leaves. How long until the other has polled each of the mailboxes that were its."""
+"""Two fetchers share mailboxes; one dies or leaves. How long until the other has polled every mailbox."""
 import time
 
 from contenders import MailServer, Product, wait_until
-from stack import Service, fetch_service_pb2, fetch_service_pb2_grpc
+from stack import fetch_service_pb2, fetch_service_pb2_grpc
 
 
-def statuses(stack, service):
+def last_polls(stack):
+    """When the stack's first fetcher, or one before it, began to poll each mailbox last."""
     out, token = {}, ""
-    with stack.channel(service) as channel:
+    with stack.channel(stack.fetcher) as channel:
         stub = fetch_service_pb2_grpc.FetchServiceStub(channel)
         while True:
             answer = stub.ListStatuses(fetch_service_pb2.ListStatusesRequest(page_size=1000, page_token=token), timeout=30)
@@ -17,55 +18,45 @@ def statuses(stack, service):
                 return out
 
 
-def shares(stack, services, begin):
-    """Who has polled what since `begin`."""
-    return [{name for name, polled in statuses(stack, service).items() if polled > begin} for service in services]
-
-
 def takeover(how, mailboxes=50, lease=5.0, interval=0.5):
-    """`how`: "kill" (SIGKILL) or "stop" (SIGTERM). Seconds from the signal to each mailbox's first poll by the other."""
+    """`how`: "kill" (SIGKILL) or "stop" (SIGTERM). Seconds from the signal to the begin of each mailbox's next poll.
+
+    The mailboxes of the one that stays are among them and are quick; about half are the other's.
+    """
     accounts = [f"takeover{i}" for i in range(mailboxes)]
     server = MailServer()
-    product = other = None
+    product = None
     try:
         server.fill(accounts, 1)
         product = Product(server, lease=f"{int(lease * 1000)}ms")
         stack = product.stack
-        other = Service("fetcher-other", stack.fetcher.program, stack.folder, stack.fetcher.arguments)
+        other = stack.another_fetcher("fetcher-other")
         other.start()
         product.create(accounts, interval_ms=int(interval * 1000))
-        both = (stack.fetcher, other)
-        # Shared out: each polls about half of them, and nobody polls what the other does.
-        theirs = set()
 
-        def settled():
-            begin = time.time()
-            time.sleep(4 * interval)
-            first, second = shares(stack, both, begin)
-            theirs.clear()
-            theirs.update(second - first)
-            return not first & second and len(first | second) == mailboxes and len(second) >= mailboxes // 4
+        def held():
+            return [int(stack.metric("poststelle_fetcher_mailboxes_held", service)) for service in (stack.fetcher, other)]
 
-        wait_until(settled, 120, "both fetchers to share the mailboxes")
+        wait_until(lambda: sum(held()) >= mailboxes and min(held()) >= mailboxes * 2 // 5, 120,
+                   "both fetchers to share the mailboxes")
+        wait_until(lambda: len([p for p in last_polls(stack).values() if p]) == mailboxes, 120, "every mailbox to be polled")
+        theirs = held()[1]
         begin = time.time()
         if how == "kill":
             other.kill()
         else:
-            # Not waited for: the mailboxes are to be taken over while it ends.
-            other.process.child.terminate()
+            other.process.child.terminate()  # not waited for: the mailboxes are to be taken over while it ends
         took = {}
 
         def taken():
-            for name, polled in statuses(stack, stack.fetcher).items():
-                if name in theirs and polled > begin and name not in took:
+            for name, polled in last_polls(stack).items():
+                if polled > begin and name not in took:
                     took[name] = polled - begin
-            return len(took) == len(theirs)
+            return len(took) == mailboxes
 
         wait_until(taken, 60 + 10 * lease, "the other fetcher to poll everything")
-        return {"how": how, "mailboxes": len(took), "lease": lease, "interval": interval, "seconds": sorted(took.values())}
+        return {"how": how, "mailboxes": mailboxes, "were_the_others": theirs, "seconds": sorted(took.values())}
     finally:
-        if other:
-            other.stop()
         if product:
             product.stop()
         server.stop()
