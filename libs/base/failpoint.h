@@ -2,7 +2,8 @@
 //
 // The shipped binaries link failpoint_off.cc, where both are empty. Test binaries (`*-failpoints`) link
 // failpoint_on.cc, which reads POSTSTELLE_FAILPOINT="name[:n]" (SIGKILL to itself at the n-th visit, 1 by default)
-// and POSTSTELLE_BREAK="name" once. docs/life-of-a-mail.md lists every name with what a crash there does.
+// and POSTSTELLE_BREAK="name" once, and POSTSTELLE_STOP="name=FILE": whoever gets there first while FILE exists removes
+// it and stops itself with SIGSTOP. docs/life-of-a-mail.md lists every name with what a crash there does.
 #pragma once
 
 namespace poststelle {

@@ -1,3 +1,5 @@
+#include <unistd.h>
+
 #include <atomic>
 #include <csignal>
 #include <cstdlib>
@@ -9,10 +11,11 @@
 namespace poststelle {
 namespace {
 
-struct Wanted {
+// POSTSTELLE_FAILPOINT.
+struct Death {
   std::string name;
   int visit = 1;
-  Wanted() {
+  Death() {
     const char* env = std::getenv("POSTSTELLE_FAILPOINT");
     if (env == nullptr) return;
     name = env;
@@ -23,13 +26,28 @@ struct Wanted {
   }
 };
 
+// POSTSTELLE_STOP.
+struct Pause {
+  std::string name;
+  std::string file;
+  Pause() {
+    const char* env = std::getenv("POSTSTELLE_STOP");
+    if (env == nullptr) return;
+    const std::string text = env;
+    const size_t equals = text.find('=');
+    name = text.substr(0, equals);
+    if (equals != std::string::npos) file = text.substr(equals + 1);
+  }
+};
+
 }  // namespace
 
 void Failpoint(const char* name) {
-  static const Wanted wanted;
+  static const Death death;
+  static const Pause pause;
   static std::atomic<int> visits{0};
-  if (wanted.name != name) return;
-  if (++visits == wanted.visit) raise(SIGKILL);
+  if (death.name == name && ++visits == death.visit) raise(SIGKILL);
+  if (pause.name == name && unlink(pause.file.c_str()) == 0) raise(SIGSTOP);
 }
 
 bool DeliberatelyBroken(const char* name) {

@@ -34,9 +34,10 @@ SessionOptions ForSession(const ConnectOptions& options) {
   return out;
 }
 
-// RFC 5530: what was refused may go well later.
-bool IsPassing(const Response& answer) {
-  return answer.code == "UNAVAILABLE" || answer.code == "INUSE" || answer.code == "LIMIT";
+absl::Status Refusal(const Response& answer, std::string_view what) {
+  absl::Status refusal = MakeError(ErrorKind::kServerRefused,
+                                   absl::StrCat("the server refused ", Av(what), ": ", Quoted(answer.text), "."));
+  return IsPassing(answer) ? Passing(std::move(refusal)) : refusal;
 }
 
 template <typename T>
@@ -46,34 +47,27 @@ T NumberOr0(const std::string& text) {
   return out;
 }
 
-// Bodies on their way to a sink. Every server tells the UID first; one that does not is buffered within the body limit.
+// Bodies on their way to a sink. Every known server tells the UID first. The body of one that tells it behind is taken
+// only where a single message was asked for, whose it must be; otherwise it would have to be kept until then.
 class BodyRouter : public ResponseHandler {
  public:
-  explicit BodyRouter(BodySink& sink) : sink_(sink) {}
+  // `alone`: the one UID that was asked for, or 0 if there were several.
+  BodyRouter(BodySink& sink, uint32_t alone) : sink_(sink), alone_(alone) {}
   absl::Status OnResponse(Response) override { return absl::OkStatus(); }
   absl::Status OnBodyBegin(uint32_t uid, uint64_t size) override {
-    uid_ = uid;
-    held_.reset();  // a body that never got its UID is nobody's
-    if (uid_ != 0) return sink_.Begin(uid_, size);
-    held_.emplace();
-    return absl::OkStatus();
+    assumed_ = uid == 0;
+    uid_ = assumed_ ? alone_ : uid;
+    return uid_ == 0 ? absl::OkStatus() : sink_.Begin(uid_, size);
   }
   absl::Status OnBodyBytes(std::string_view bytes) override {
-    if (!held_) return sink_.Append(bytes);
-    held_->append(bytes);
-    return absl::OkStatus();
+    return uid_ == 0 ? absl::OkStatus() : sink_.Append(bytes);
   }
-  absl::Status OnBodyEnd() override { return held_ ? absl::OkStatus() : Finish(); }
+  absl::Status OnBodyEnd() override { return assumed_ ? absl::OkStatus() : Finish(); }
   // The end of the FETCH response, with the UID at last.
   absl::Status OnFetch(const FetchItems& items) {
+    const bool assumed = std::exchange(assumed_, false);
     if (!items.has_body || !items.uid) return absl::OkStatus();
-    if (held_) {
-      const std::string body = *std::exchange(held_, std::nullopt);
-      uid_ = *items.uid;
-      PS_RETURN_IF_ERROR(sink_.Begin(uid_, body.size()));
-      PS_RETURN_IF_ERROR(sink_.Append(body));
-      return Finish();
-    }
+    if (assumed) return uid_ == *items.uid ? Finish() : absl::OkStatus();
     if (std::find(delivered.begin(), delivered.end(), *items.uid) == delivered.end()) {
       uid_ = *items.uid;  // an empty body (NIL)
       PS_RETURN_IF_ERROR(sink_.Begin(uid_, 0));
@@ -89,8 +83,9 @@ class BodyRouter : public ResponseHandler {
     return sink_.End(uid_);
   }
   BodySink& sink_;
-  uint32_t uid_ = 0;
-  std::optional<std::string> held_;
+  const uint32_t alone_;
+  uint32_t uid_ = 0;      // whose body is coming; 0: nobody knows
+  bool assumed_ = false;  // its UID was not told yet
 };
 
 }  // namespace
@@ -217,15 +212,20 @@ async::Task<absl::StatusOr<FolderState>> Client::Examine(std::string folder) {
 async::Task<absl::Status> Client::FetchInfos(UidRange range, bool with_header_fields,
                                              std::function<absl::Status(MessageInfo)> on_message) {
   auto untagged = [&](Response& r) -> absl::Status {
-    // Unasked FETCH responses (a flag changed) tell no size: they are none of ours.
-    if (r.name != "FETCH" || !r.fetch.uid || !r.fetch.size) return absl::OkStatus();
+    if (r.name != "FETCH") return absl::OkStatus();
+    if (!r.fetch.uid) {
+      if (!r.fetch.size) return absl::OkStatus();  // unasked: a flag changed
+      return MakeError(ErrorKind::kProtocol, "the server lists a message without its UID.");
+    }
     MessageInfo info;
     info.uid = *r.fetch.uid;
-    info.size = *r.fetch.size;
-    info.internal_date_unix = r.fetch.internal_date.value_or(absl::ToUnixSeconds(absl::Now()));
+    if (!r.fetch.size) info.lacks = "RFC822.SIZE";
+    if (!r.fetch.internal_date) info.lacks = r.fetch.size ? "INTERNALDATE" : "RFC822.SIZE and INTERNALDATE";
+    info.size = r.fetch.size.value_or(0);
+    info.internal_date_unix = r.fetch.internal_date.value_or(0);
     info.seen = r.fetch.seen;
     info.deleted = r.fetch.deleted;
-    info.header_fields = r.fetch.header.value_or("");
+    info.header_fields = std::move(r.fetch.header).value_or("");
     return on_message(std::move(info));
   };
   session_.on_untagged = untagged;
@@ -235,12 +235,11 @@ async::Task<absl::Status> Client::FetchInfos(UidRange range, bool with_header_fi
       absl::StrCat("UID FETCH ", range.from, ":", to, " (UID FLAGS INTERNALDATE RFC822.SIZE", fields, ")");
   PS_CO_ASSIGN_OR_RETURN(Response answer, co_await Await(session_.Send(command), "the list of messages"));
   if (answer.name == "OK") co_return absl::OkStatus();
-  co_return MakeError(ErrorKind::kServerRefused,
-                      absl::StrCat("the server refused the list of messages: ", Quoted(answer.text), "."));
+  co_return Refusal(answer, "the list of messages");
 }
 
 async::Task<absl::StatusOr<FetchBodiesResult>> Client::FetchBodies(std::vector<uint32_t> uids, BodySink& sink) {
-  BodyRouter router(sink);
+  BodyRouter router(sink, uids.size() == 1 ? uids.front() : 0);
   auto untagged = [&router](Response& r) -> absl::Status {
     return r.name == "FETCH" ? router.OnFetch(r.fetch) : absl::OkStatus();
   };
@@ -286,11 +285,8 @@ async::Task<absl::StatusOr<std::string>> Client::FetchHeader(uint32_t uid, uint3
   session_.on_untagged = untagged;
   const std::string command = absl::StrCat("UID FETCH ", uid, " (UID BODY.PEEK[HEADER]<0.", max_bytes, ">)");
   PS_CO_ASSIGN_OR_RETURN(Response answer, co_await Await(session_.Send(command), "the headers of a message"));
-  if (answer.name != "OK") {
-    co_return MakeError(ErrorKind::kServerRefused, absl::StrCat("the server refused the headers of message ", uid, ": ",
-                                                                Quoted(answer.text), "."));
-  }
-  if (!header) co_return absl::NotFoundError(absl::StrCat("message ", uid, " is gone"));
+  if (answer.name != "OK") co_return Refusal(answer, absl::StrCat("the headers of message ", uid));
+  if (!header) co_return absl::NotFoundError(absl::StrCat("the headers of message ", uid, " were not delivered"));
   co_return *header;
 }
 
@@ -312,10 +308,7 @@ async::Task<absl::StatusOr<std::vector<uint32_t>>> Client::Search(std::vector<st
   for (const std::string& command : commands) tags.push_back(session_.Send(command));
   for (const std::string& tag : tags) {
     PS_CO_ASSIGN_OR_RETURN(Response answer, co_await Await(tag, "a search"));
-    if (answer.name != "OK") {
-      co_return MakeError(ErrorKind::kServerRefused,
-                          absl::StrCat("the server refused a search: ", Quoted(answer.text), "."));
-    }
+    if (answer.name != "OK") co_return Refusal(answer, "a search");
   }
   co_return found;
 }

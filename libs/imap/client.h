@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -62,6 +63,9 @@ struct MessageInfo {
   bool seen = false;
   bool deleted = false;
   std::string header_fields;  // Message-ID, Date and From as they stand, if asked for
+  // What of size and receive time the response did not hold, or empty. Perhaps the server has not told it yet, or told
+  // it before: it may also send a response that nobody asked for, because a flag changed.
+  std::string_view lacks;
 };
 
 // Receives bodies. A status that is not OK ends the session.
@@ -88,12 +92,15 @@ class Client {
                                                                       ConnectOptions options);
   // Opens a folder read-only (EXAMINE). kFolderMissing if there is none.
   async::Task<absl::StatusOr<FolderState>> Examine(std::string folder);
-  // Flags, size, receive time of every message in the range, in the server's order.
+  // Flags, size, receive time of every message in the range, in the server's order; what it sends unasked comes as
+  // well.
   async::Task<absl::Status> FetchInfos(UidRange range, bool with_header_fields,
                                        std::function<absl::Status(MessageInfo)> on_message);
-  // Downloads messages with BODY.PEEK[]; all commands are written before the first answer is read.
+  // Downloads messages with BODY.PEEK[]; all commands are written before the first answer is read. An empty body is
+  // delivered as one of 0 bytes: whether it can be one, the caller knows, who knows the listed size.
   async::Task<absl::StatusOr<FetchBodiesResult>> FetchBodies(std::vector<uint32_t> uids, BodySink& sink);
-  // The first `max_bytes` of the headers. NotFound if the message is gone.
+  // The first `max_bytes` of the headers. NotFound if the server delivers none, mostly because the message is gone.
+  // After kServerRefused or NotFound the client goes on.
   async::Task<absl::StatusOr<std::string>> FetchHeader(uint32_t uid, uint32_t max_bytes);
   // Which of `uids` are unread; which are there at all.
   async::Task<absl::StatusOr<std::vector<uint32_t>>> SearchUnseen(std::vector<uint32_t> uids);

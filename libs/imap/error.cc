@@ -8,6 +8,7 @@ namespace poststelle::imap {
 namespace {
 
 constexpr char kImapErrorUrl[] = "poststelle/imap";
+constexpr char kPassingUrl[] = "poststelle/imap-passing";
 constexpr size_t kMaxQuoted = 200;
 
 }  // namespace
@@ -22,6 +23,13 @@ ErrorKind GetErrorKind(const absl::Status& status) {
   if (auto payload = status.GetPayload(kImapErrorUrl)) return static_cast<ErrorKind>(std::string(*payload)[0] - 'a');
   return net::IsNetError(status) ? ErrorKind::kNetwork : ErrorKind::kNone;
 }
+
+absl::Status Passing(absl::Status status) {
+  if (!status.ok()) status.SetPayload(kPassingUrl, absl::Cord("1"));
+  return status;
+}
+
+bool IsPassing(const absl::Status& status) { return status.GetPayload(kPassingUrl).has_value(); }
 
 std::string Quoted(std::string_view server_text) {
   std::string out;

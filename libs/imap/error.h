@@ -26,6 +26,10 @@ absl::Status MakeError(ErrorKind kind, const std::string& message);
 // Also tells network errors of libs/net.
 ErrorKind GetErrorKind(const absl::Status& status);
 
+// Marks an error whose reason the server says will pass (throttled, in use): nothing that was asked for is to blame.
+absl::Status Passing(absl::Status status);
+bool IsPassing(const absl::Status& status);
+
 // A server's own words, fit for a message: control characters removed, at most 200 bytes.
 std::string Quoted(std::string_view server_text);
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <limits>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -198,7 +199,8 @@ bool ParseFetchItem(const std::string& name, Cursor& cursor, FetchItems& out, st
   }
   if (name == "RFC822.SIZE") {
     uint64_t size = 0;
-    if (!Number(cursor.Word(), size)) return false;
+    // RFC 9051 §9 number64: 63 bits.
+    if (!Number(cursor.Word(), size) || size > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) return false;
     out.size = size;
     return true;
   }

@@ -20,6 +20,18 @@ absl::Status Refused(const Response& response, std::string_view what) {
 
 }  // namespace
 
+bool IsPassing(const Response& answer) {
+  for (const char* code : {"UNAVAILABLE", "INUSE", "LIMIT", "THROTTLED", "OVERQUOTA"}) {
+    if (answer.code == code) return true;
+  }
+  const std::string text = absl::AsciiStrToLower(answer.text);
+  for (const char* words : {"throttl", "too many", "try again", "retry", "temporar", "bandwidth", "overload", "busy",
+                            "shutting down", "shutdown", "restart"}) {
+    if (absl::StrContains(text, words)) return true;
+  }
+  return false;
+}
+
 Session::Session(SessionOptions options) : options_(std::move(options)), parser_(*this, options_.max_body_bytes) {}
 
 std::string Session::TakeOutput() { return std::exchange(output_, {}); }
@@ -45,7 +57,9 @@ absl::Status Session::Receive(std::string_view bytes) {
 
 absl::Status Session::Ended(const absl::Status& network) const {
   if (!bye_) return network;
-  return MakeError(ErrorKind::kServerBye, absl::StrCat("the server ended the connection: ", Quoted(bye_text_), "."));
+  absl::Status ended =
+      MakeError(ErrorKind::kServerBye, absl::StrCat("the server ended the connection: ", Quoted(bye_text_), "."));
+  return bye_passes_ ? Passing(std::move(ended)) : ended;
 }
 
 void Session::TlsStarted() {
@@ -108,6 +122,7 @@ absl::Status Session::OnResponse(Response response) {
     if (response.name == "CAPABILITY") TakeCapabilities(response.text);
     if (response.name == "BYE") {
       bye_ = true;
+      bye_passes_ = IsPassing(response);
       bye_text_ = response.text;
       if (phase_ != Phase::kReady) return Ended(absl::OkStatus());
     }

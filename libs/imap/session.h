@@ -30,6 +30,10 @@ struct SessionOptions {
 // Untagged responses a command may bring; above it the server is out of its mind (or ours).
 inline constexpr int64_t kMaxResponses = 1'000'000;
 
+// True if a NO, BAD or BYE says that the same may go well later: by its code (RFC 5530, and those of big providers), or
+// by its words, because many servers send none.
+bool IsPassing(const Response& answer);
+
 // Greeting, STARTTLS (RFC 9051 §6.2.1), sign-in (AUTHENTICATE PLAIN, LOGIN, AUTHENTICATE LOGIN), then commands, which
 // may be pipelined. Used by one driver; after an error it is dead.
 class Session : private ResponseHandler {
@@ -96,6 +100,7 @@ class Session : private ResponseHandler {
   std::set<std::string> open_;
   int64_t responses_ = 0;
   bool bye_ = false;
+  bool bye_passes_ = false;
   std::string bye_text_;
 };
 

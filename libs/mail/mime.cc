@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "libs/base/ids.h"
 #include "libs/base/sv.h"
+#include "libs/mail/base64.h"
 #include "libs/mail/charset.h"
 #include "libs/mail/scan.h"
 
@@ -68,9 +69,27 @@ void AddAddresses(InternetAddressList* list, google::protobuf::RepeatedPtrField<
   }
 }
 
+// The bytes of a part as they stand in the mail; empty if they do not lie in memory, or if there are none.
+std::string_view Encoded(GMimeDataWrapper* wrapper) {
+  GMimeStream* stream = g_mime_data_wrapper_get_stream(wrapper);
+  if (stream == nullptr || !GMIME_IS_STREAM_MEM(stream)) return {};
+  const GByteArray* bytes = g_mime_stream_mem_get_byte_array(GMIME_STREAM_MEM(stream));
+  if (bytes == nullptr) return {};
+  const gint64 end = stream->bound_end < 0 ? static_cast<gint64>(bytes->len) : stream->bound_end;
+  if (stream->bound_start < 0 || stream->bound_start > end || end > static_cast<gint64>(bytes->len)) return {};
+  return {reinterpret_cast<const char*>(bytes->data) + stream->bound_start,
+          static_cast<size_t>(end - stream->bound_start)};
+}
+
 std::string Content(GMimePart* part) {
   GMimeDataWrapper* wrapper = g_mime_part_get_content(part);
   if (wrapper == nullptr) return {};
+  const std::string_view encoded = Encoded(wrapper);
+  if (std::string decoded; !encoded.empty() &&
+                           g_mime_data_wrapper_get_encoding(wrapper) == GMIME_CONTENT_ENCODING_BASE64 &&
+                           DecodeRegularBase64(encoded, decoded)) {
+    return decoded;
+  }
   const Ref<GMimeStream> memory(g_mime_stream_mem_new());
   g_mime_data_wrapper_write_to_stream(wrapper, memory.get());
   GByteArray* bytes = g_mime_stream_mem_get_byte_array(GMIME_STREAM_MEM(memory.get()));

@@ -74,17 +74,16 @@ using Stream = Bidi<fetcher::v1::SubscribeRequest, fetcher::v1::SubscribeRespons
 
 class EndsAtOnce : public fetcher::v1::TicketFeedService::CallbackService {
  public:
-  explicit EndsAtOnce(asio::any_io_executor executor)
-      : stream(std::make_shared<Stream>(executor)), executor_(std::move(executor)) {}
+  explicit EndsAtOnce(asio::any_io_executor executor) : stream(std::make_shared<Stream>(executor)), calls(executor) {}
   grpc::ServerBidiReactor<fetcher::v1::SubscribeRequest, fetcher::v1::SubscribeResponse>* Subscribe(
       grpc::CallbackServerContext*) override {
-    return Stream::Run(stream, executor_, Nothing());
+    return Stream::Run(stream, calls, Nothing());
   }
   const std::shared_ptr<Stream> stream;
+  async::TaskScope calls;
 
  private:
   static async::Task<grpc::Status> Nothing() { co_return grpc::Status::OK; }
-  const asio::any_io_executor executor_;
 };
 
 async::Task<void> ReadInto(Stream& stream, std::optional<bool>& got) { got = (co_await stream.Read()).has_value(); }
@@ -105,6 +104,7 @@ TEST(Bidi, AReaderThatOutlivesTheCallReadsNothing) {
   }
   server->Shutdown();
   server->Wait();
+  service.calls.JoinBlocking();
   std::optional<bool> got;
   async::RunBlocking(runtime.executor(), ReadInto(*service.stream, got));
   EXPECT_EQ(got, false);

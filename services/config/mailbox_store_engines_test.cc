@@ -90,8 +90,7 @@ TEST_P(MailboxStoreTest, ChangesAtOnceTakeTurns) {
   std::vector<std::optional<absl::StatusOr<v1::Mailbox>>> results(kChanges);
   async::TaskScope scope(runtime_.executor());
   for (int i = 0; i < kChanges; ++i) {
-    scope.Spawn(
-        StoreResult(store_->Create(Mailbox("box" + std::to_string(i)), "", ""), results[static_cast<size_t>(i)]));
+    scope.Spawn(StoreResult(store_->Create(Mailbox("box" + std::to_string(i)), {}), results[static_cast<size_t>(i)]));
   }
   scope.JoinBlocking();
   for (const auto& result : results) EXPECT_TRUE(result->ok()) << result->status();

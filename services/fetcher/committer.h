@@ -25,13 +25,21 @@ struct Hold {
   std::optional<Cursor> cursor;
   bool cursor_known = false;  // false: read it before listing
   bool lost = false;          // another worker holds the mailbox: stop
-  // Messages during whose download the connection failed, and how often: they go last, and in the end aside, so that
-  // one mail that a server can't deliver never blocks the others.
+  // Messages that could not be downloaded, and how often it failed with them alone (0: only suspected, together with
+  // others): they go last and one by one, and in the end aside, so that one mail that a server can't deliver never
+  // blocks the others. Lives as long as the hold: from poll to poll of one worker.
   std::map<uint32_t, int> blamed;
   // The same for what is still to be fetched from folders that the mailbox no longer names.
   std::map<std::string, std::map<uint32_t, int>> blamed_elsewhere;
   // Messages whose attempt this process has counted and not finished.
   std::set<std::string> begun;
+  // Messages of which the server announced more than it listed.
+  struct Resized {
+    uint64_t listed = 0;  // what anchors are made of
+    uint64_t announced = 0;
+    int times = 0;
+  };
+  std::map<uint32_t, Resized> resized;
 };
 
 // One change to the ledger, of one mailbox: a publication, or anything else. Applied in the order in which the mailbox

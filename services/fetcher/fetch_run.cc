@@ -10,7 +10,7 @@
 #include "libs/base/status_macros.h"
 #include "libs/mail/digest.h"
 #include "libs/observe/log.h"
-#include "services/fetcher/listing.h"
+#include "services/fetcher/listing_windows.h"
 #include "services/fetcher/message_fetcher.h"
 
 namespace poststelle::fetcher {
@@ -18,8 +18,6 @@ namespace {
 
 // Decisions a commit: keeps a transaction short, and a first poll of a huge folder in bounded memory.
 constexpr size_t kDecisionsPerCommit = 1000;
-// UIDs asked for in one listing command.
-constexpr uint32_t kListingWindow = 20000;
 
 // One poll. Lives on RunFetch's frame; its steps run one after the other on one coroutine.
 class FetchRun {
@@ -32,8 +30,8 @@ class FetchRun {
  private:
   async::Task<absl::Status> LoadCursor();
   async::Task<absl::Status> List();
-  async::Task<absl::Status> ListWindow(imap::UidRange range);
-  async::Task<absl::StatusOr<Decision>> DecideOne(const Listed& mail, const std::string& header_fields);
+  async::Task<absl::Status> ListWindow(imap::UidRange range, ListingWindows& windows);
+  async::Task<absl::StatusOr<Decision>> DecideOne(const ListedMessage& message);
   async::Task<absl::Status> CommitDecisions(std::vector<Decision> decisions, Cursor cursor);
   async::Task<absl::Status> RecheckReadMail();
   async::Task<absl::Status> SettleLeftFolders();
@@ -118,6 +116,7 @@ async::Task<absl::Status> FetchRun::LoadCursor() {
                  {{"mailbox", folder().mailbox.id}, {"from", cursor_.uid_validity}, {"to", validity}});
     cursor_.watermark = 0;
     hold_.blamed.clear();  // these UIDs name other messages now
+    hold_.resized.clear();
     cursor_.highest_modseq = 0;
     // Committed with the first part of the relisting: whoever goes on after an interruption still recognises mail.
     cursor_.reference_ms = -std::abs(cursor_.reference_ms);
@@ -137,14 +136,12 @@ async::Task<absl::Status> FetchRun::List() {
   const bool known = cursor_.uid_validity == state.uid_validity && !rules_.first_listing && cursor_.reference_ms > 0;
   const bool nothing_new = state.exists == 0 || (state.uid_next != 0 && state.uid_next <= cursor_.watermark + 1);
   if (!nothing_new) {
-    // Windows bound the memory of a first poll; the last one is open-ended, for mail that arrives meanwhile and for
-    // servers that tell no UIDNEXT.
-    uint32_t from = cursor_.watermark + 1;
-    while (state.exists > kListingWindow && state.uid_next > from && state.uid_next - from > kListingWindow) {
-      PS_CO_RETURN_IF_ERROR(co_await ListWindow({from, from + kListingWindow - 1}));
-      from += kListingWindow;
+    // Windows bound the memory of a first poll.
+    ListingWindows windows(cursor_.watermark, state.uid_next, state.exists);
+    while (std::optional<imap::UidRange> range = windows.Next()) {
+      PS_CO_RETURN_IF_ERROR(CheckStop());
+      PS_CO_RETURN_IF_ERROR(co_await ListWindow(*range, windows));
     }
-    PS_CO_RETURN_IF_ERROR(co_await ListWindow({from, imap::kMaxUid}));
   }
   const int64_t reference = absl::ToUnixMillis(started_);
   if (known) {
@@ -167,37 +164,40 @@ async::Task<absl::Status> FetchRun::List() {
   co_return absl::OkStatus();
 }
 
-async::Task<absl::Status> FetchRun::ListWindow(imap::UidRange range) {
-  struct Item {
-    Listed mail;
-    std::string header_fields;
-  };
-  std::vector<Item> items;
-  auto on_message = [&items, &range](imap::MessageInfo info) -> absl::Status {
-    // "n:*" always answers with the last message, even one below n (RFC 9051 §6.4.9).
-    if (info.uid < range.from || info.uid > range.to || info.deleted) return absl::OkStatus();
-    Item item;
-    item.mail.uid = info.uid;
-    item.mail.size = info.size;
-    item.mail.internal_date = info.internal_date_unix;
-    item.mail.seen = info.seen;
-    item.header_fields = std::move(info.header_fields);
-    items.push_back(std::move(item));
+async::Task<absl::Status> FetchRun::ListWindow(imap::UidRange range, ListingWindows& windows) {
+  ListingAnswer answer(range);
+  auto on_message = [this, &answer](imap::MessageInfo info) -> absl::Status {
+    if (!info.lacks.empty()) {
+      answer.AddIncomplete(info.uid, info.lacks);
+      return absl::OkStatus();
+    }
+    ListedMessage message;
+    message.mail.uid = info.uid;
+    message.mail.size = info.size;
+    message.mail.internal_date = info.internal_date_unix;
+    message.mail.seen = info.seen;
+    message.mail.deleted = info.deleted;
+    // Whoever sends a mail decides how long its headers are: none are kept.
+    if (recognise_) {
+      message.anchor = mail::AnchorFromHeaders(info.header_fields, info.size, info.internal_date_unix);
+    }
+    answer.Add(std::move(message));
     return absl::OkStatus();
   };
   std::function<absl::Status(imap::MessageInfo)> callback = on_message;
   PS_CO_RETURN_IF_ERROR(co_await open_.client->FetchInfos(range, recognise_, callback));
+  if (std::optional<imap::UidRange> incomplete = answer.TakeIncomplete()) {
+    PS_CO_RETURN_IF_ERROR(co_await open_.client->FetchInfos(*incomplete, recognise_, callback));
+  }
+  PS_CO_ASSIGN_OR_RETURN(std::vector<ListedMessage> items, answer.Take());
   Failpoint("listing.before_commit");
-  std::sort(items.begin(), items.end(), [](const Item& a, const Item& b) { return a.mail.uid < b.mail.uid; });
-  auto same_uid = [](const Item& a, const Item& b) { return a.mail.uid == b.mail.uid; };
-  items.erase(std::unique(items.begin(), items.end(), same_uid), items.end());
 
   for (size_t begin = 0; begin < items.size(); begin += kDecisionsPerCommit) {
     const size_t end = std::min(items.size(), begin + kDecisionsPerCommit);
     std::vector<Decision> decisions;
     decisions.reserve(end - begin);
     for (size_t i = begin; i < end; ++i) {
-      PS_CO_ASSIGN_OR_RETURN(Decision decision, co_await DecideOne(items[i].mail, items[i].header_fields));
+      PS_CO_ASSIGN_OR_RETURN(Decision decision, co_await DecideOne(items[i]));
       decisions.push_back(std::move(decision));
     }
     Cursor next = cursor_;
@@ -206,13 +206,19 @@ async::Task<absl::Status> FetchRun::ListWindow(imap::UidRange range) {
     PS_CO_RETURN_IF_ERROR(co_await CommitDecisions(std::move(decisions), next));
     PS_CO_RETURN_IF_ERROR(CheckStop());
   }
+  if (answer.cut()) {
+    windows.AnsweredCut(items.back().mail.uid, answer.highest());
+  } else {
+    windows.Answered(items.size());
+  }
   co_return absl::OkStatus();
 }
 
-async::Task<absl::StatusOr<Decision>> FetchRun::DecideOne(const Listed& mail, const std::string& header_fields) {
+async::Task<absl::StatusOr<Decision>> FetchRun::DecideOne(const ListedMessage& message) {
+  const Listed& mail = message.mail;
+  const std::string& anchor = message.anchor;
   Decision decision = Decide(rules_, mail);
-  if (!recognise_) co_return decision;
-  const std::string anchor = mail::AnchorFromHeaders(header_fields, mail.size, mail.internal_date);
+  if (!recognise_ || mail.deleted) co_return decision;
   std::optional<AnchorMatch> match;
   sql::Work work = [this, &anchor, &match](sql::Transaction& tx) -> async::Task<absl::Status> {
     PS_CO_ASSIGN_OR_RETURN(match, co_await MatchAnchor(tx, folder(), open_.state.uid_validity, anchor, used_matches_));

@@ -27,7 +27,10 @@ Decision Decide(const ListingRules& rules, const Listed& mail) {
   decision.size = mail.size;
   decision.internal_date = mail.internal_date;
   decision.historical = rules.first_listing;
-  if (TooOld(rules, mail.internal_date)) {
+  if (mail.deleted) {
+    decision.kind = Decision::Kind::kPassedOver;
+    decision.reason = "It was marked as deleted on the server when it was first listed.";
+  } else if (TooOld(rules, mail.internal_date)) {
     decision.kind = Decision::Kind::kPassedOver;
     decision.reason =
         absl::StrCat("It was received on ",

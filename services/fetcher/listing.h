@@ -17,6 +17,7 @@ struct Listed {
   uint64_t size = 0;
   int64_t internal_date = 0;  // seconds since 1970
   bool seen = false;
+  bool deleted = false;  // marked, and waiting to be expunged
 };
 
 // The rules of one poll of one folder.
@@ -35,7 +36,8 @@ ListingRules RulesFor(const config::v1::Mailbox& mailbox, const Cursor& cursor, 
 // True if `internal_date` is older than the limit.
 bool TooOld(const ListingRules& rules, int64_t internal_date);
 
-// Decides one mail: too old is passed over for good, already read is passed over as read, everything else is pending.
+// Decides one mail: marked as deleted or too old is passed over for good, already read is passed over as read,
+// everything else is pending.
 Decision Decide(const ListingRules& rules, const Listed& mail);
 
 }  // namespace poststelle::fetcher

@@ -151,6 +151,7 @@ int Main(int argc, char** argv) {
   async::TaskScope background(executor);
   async::RunBlocking(executor, LoadStatuses(board));
   background.Spawn(board.FlushLoop());
+  observe::Log(observe::Level::kInfo, "worker.started", {{"holder", short_holder}});
   worker.Start();
   ConfigWatch watch(channel, catalog, [&frame](bool ready) { frame.SetReady("config", ready); });
 

@@ -1,6 +1,7 @@
 #include "services/fetcher/message_fetcher.h"
 
 #include <algorithm>
+#include <limits>
 #include <unordered_map>
 #include <utility>
 
@@ -22,17 +23,25 @@ namespace {
 constexpr uint32_t kMaxHeaderBytes = 256 << 10;
 constexpr int kPendingAtOnce = 4096;
 
+// Bytes that are taken from the memory budget for a message listed with `size`.
+int64_t Reservation(uint64_t size) { return static_cast<int64_t>(size + size / 8 + MessageFetcher::kSizeSlack); }
+
 }  // namespace
 
 // One message on its way from the socket to the ledger.
 struct MessageFetcher::Slot {
   explicit Slot(asio::any_io_executor executor) : parsed(std::move(executor)) {}
   PendingMessage listed;
+  uint64_t listed_size = 0;  // as the listing told it; listed.size may have been corrected
   std::string raw;
+  bool begun = false;      // its body is coming in
   bool complete = false;   // every byte is here
+  bool empty = false;      // it came without a byte, although it was listed with some
+  bool outgrown = false;   // it is larger than what is reserved for it: nothing was kept
   bool too_large = false;  // only headers
   uint64_t announced = 0;
   int64_t reserved = 0;  // bytes taken from the memory budget
+  bool stored = false;   // published; what is remembered of its failures is void
   Publication publication;
   async::Event parsed;
   absl::Status parser;  // why it could not be parsed at all; it stays pending then
@@ -42,26 +51,25 @@ struct MessageFetcher::Slot {
 // Receives the bodies of one window.
 class MessageFetcher::Sink : public imap::BodySink {
  public:
-  Sink(MessageFetcher& fetcher, Window& window) : fetcher_(fetcher) {
-    for (const std::shared_ptr<Slot>& slot : window) by_uid_[slot->listed.uid] = slot;
+  Sink(MessageFetcher& fetcher, Window& asked) : fetcher_(fetcher) {
+    for (const std::shared_ptr<Slot>& slot : asked) by_uid_[slot->listed.uid] = slot;
   }
 
   absl::Status Begin(uint32_t uid, uint64_t size) override {
+    if (current_ != nullptr) current_->begun = false;
     auto it = by_uid_.find(uid);
     current_ = it == by_uid_.end() || it->second->complete ? nullptr : it->second.get();
     if (current_ == nullptr) return absl::OkStatus();  // not asked for, or told twice: read and dropped
     current_->raw.clear();
     current_->announced = size;
-    if (size > fetcher_.context_.max_message_size) {
-      current_->too_large = true;
-      return absl::OkStatus();
-    }
-    current_->raw.reserve(size);
+    current_->begun = true;
+    current_->outgrown = size > static_cast<uint64_t>(current_->reserved) || size > fetcher_.context_.max_message_size;
+    if (!current_->outgrown) current_->raw.reserve(size);
     return absl::OkStatus();
   }
 
   absl::Status Append(std::string_view bytes) override {
-    if (current_ != nullptr && !current_->too_large) current_->raw.append(bytes);
+    if (current_ != nullptr && !current_->outgrown) current_->raw.append(bytes);
     return absl::OkStatus();
   }
 
@@ -69,9 +77,11 @@ class MessageFetcher::Sink : public imap::BodySink {
     if (current_ == nullptr) return absl::OkStatus();
     current_ = nullptr;
     std::shared_ptr<Slot> slot = by_uid_[uid];
+    slot->begun = false;
     fetcher_.context_.metrics.bodies_fetched.Increment();
-    // Of one that is too large nothing was kept: FetchTooLarge completes it. Finish() waits for what is complete.
-    slot->complete = !slot->too_large;
+    slot->empty = slot->announced == 0 && slot->listed_size > 0;
+    // Finish() waits for what is complete.
+    slot->complete = !slot->outgrown && !slot->empty;
     if (slot->complete) fetcher_.parsing_.Spawn(fetcher_.Parse(slot));
     return absl::OkStatus();
   }
@@ -112,6 +122,10 @@ async::Task<void> MessageFetcher::RunFinish(std::shared_ptr<Finishing> finishing
 async::Task<absl::Status> MessageFetcher::JoinFinish(std::shared_ptr<Finishing> finishing) {
   if (finishing == nullptr) co_return absl::OkStatus();
   co_await finishing->scope.Join();
+  // Not by the finishing task: what the hold remembers belongs to the run, which downloads meanwhile.
+  for (const std::shared_ptr<Slot>& slot : finishing->window) {
+    if (slot->stored) Forget(slot->listed.uid);
+  }
   co_return finishing->result;
 }
 
@@ -129,9 +143,20 @@ async::Task<absl::StatusOr<int>> MessageFetcher::FetchAll() {
       co_return absl::OkStatus();
     };
     status = co_await context_.database.Read(work);
+    std::erase_if(pending, [this](const PendingMessage& m) { return set_aside_.contains(m.uid); });
     if (!status.ok() || pending.empty()) break;
-    std::stable_partition(pending.begin(), pending.end(),
-                          [this](const PendingMessage& m) { return !hold_.blamed.contains(m.uid); });
+    // Who failed least goes first: where the server fails with everything, they take turns.
+    auto failures = [this](const PendingMessage& m) {
+      auto blamed = hold_.blamed.find(m.uid);
+      return blamed == hold_.blamed.end() ? -1 : blamed->second;
+    };
+    std::stable_sort(pending.begin(), pending.end(), [&failures](const PendingMessage& a, const PendingMessage& b) {
+      return failures(a) < failures(b);
+    });
+    for (PendingMessage& message : pending) {
+      auto resized = hold_.resized.find(message.uid);
+      if (resized != hold_.resized.end()) message.size = std::max(message.size, resized->second.announced);
+    }
     while (!pending.empty() && status.ok()) {
       if (hold_.lost) status = absl::AbortedError("another worker took over this mailbox");
       if (stop_) status = absl::CancelledError("the poll was stopped");
@@ -142,8 +167,10 @@ async::Task<absl::StatusOr<int>> MessageFetcher::FetchAll() {
       for (PendingMessage& message : next) {
         auto slot = std::make_shared<Slot>(context_.executor);
         slot->too_large = message.size > context_.max_message_size;
-        slot->reserved = slot->too_large ? kMaxHeaderBytes : static_cast<int64_t>(message.size);
+        slot->reserved = slot->too_large ? kMaxHeaderBytes : Reservation(message.size);
         bytes += slot->reserved;
+        auto resized = hold_.resized.find(message.uid);
+        slot->listed_size = resized == hold_.resized.end() ? message.size : resized->second.listed;
         slot->listed = std::move(message);
         window.push_back(std::move(slot));
       }
@@ -168,6 +195,7 @@ async::Task<absl::StatusOr<int>> MessageFetcher::FetchAll() {
   absl::Status last = co_await JoinFinish(std::exchange(finishing, nullptr));
   if (status.ok()) status = last;
   co_await parsing_.Join();
+  if (status.ok()) status = refused_;
   if (!status.ok()) co_return status;
   co_return published_;
 }
@@ -194,7 +222,7 @@ std::vector<PendingMessage> MessageFetcher::TakeWindow(std::vector<PendingMessag
 }
 
 async::Task<absl::Status> MessageFetcher::FetchWindow(Window& window) {
-  std::vector<uint32_t> bodies;
+  Window bodies;
   std::set<std::string> all;
   for (const std::shared_ptr<Slot>& slot : window) {
     all.insert(slot->listed.message_id);
@@ -209,11 +237,10 @@ async::Task<absl::Status> MessageFetcher::FetchWindow(Window& window) {
       PS_CO_RETURN_IF_ERROR(
           co_await CloseWithout(slot->listed.uid, "quarantined",
                                 absl::StrCat("The connection failed ", blamed->second,
-                                             " times in the middle of this message. It is still on the server.")));
-      hold_.blamed.erase(blamed);
+                                             " times while it was being fetched. It is still on the server.")));
       slot->done = true;
     } else if (!slot->too_large) {
-      bodies.push_back(slot->listed.uid);
+      bodies.push_back(slot);
     }
   }
   // The attempt is counted before it is made (I4).
@@ -222,91 +249,147 @@ async::Task<absl::Status> MessageFetcher::FetchWindow(Window& window) {
   PS_CO_RETURN_IF_ERROR(co_await context_.committer.Commit(hold_, count));
   Failpoint("fetch.attempt_counted");
 
-  if (!bodies.empty()) {
-    Sink sink(*this, window);
-    absl::StatusOr<imap::FetchBodiesResult> result = co_await client_.FetchBodies(bodies, sink);
-    if (!result.ok()) {
-      if (imap::GetErrorKind(result.status()) != imap::ErrorKind::kTooLarge) {
-        auto begun = std::find_if(window.begin(), window.end(),
-                                  [](const auto& slot) { return slot->announced > 0 && !slot->complete; });
-        // When we ended it ourselves, the message is not to blame.
-        if (begun != window.end() && !stop_ && !absl::IsCancelled(result.status())) {
-          ++hold_.blamed[(*begun)->listed.uid];
-        }
-        co_return result.status();
-      }
-      // The server announced more than we take: remember the size, so that the next poll takes the headers only.
-      for (const std::shared_ptr<Slot>& slot : window) {
-        if (slot->complete || slot->announced <= context_.max_message_size) continue;  // the one that was begun
-        const uint32_t uid = slot->listed.uid;
-        const uint64_t size = std::max<uint64_t>(slot->announced, context_.max_message_size + 1);
-        auto correct = [this, uid, size](sql::Transaction& tx) {
-          return CorrectSize(tx, hold_.folder, uid_validity_, uid, size);
-        };
-        PS_CO_RETURN_IF_ERROR(co_await context_.committer.Commit(hold_, correct));
-        break;
-      }
-      co_return result.status();
-    }
-    if (result->passing) {
-      co_return imap::MakeError(imap::ErrorKind::kServerRefused,
-                                absl::StrCat("the server does not deliver messages for now: ", result->refusal, "."));
-    }
-    PS_CO_RETURN_IF_ERROR(co_await SettleMissing(window, result->missing, result->refusal));
-  }
+  if (!bodies.empty()) PS_CO_RETURN_IF_ERROR(co_await FetchBodies(bodies));
   for (const std::shared_ptr<Slot>& slot : window) {
-    if (slot->too_large && !slot->done) PS_CO_RETURN_IF_ERROR(co_await FetchTooLarge(*slot));
+    if (slot->too_large && !slot->done) PS_CO_RETURN_IF_ERROR(co_await FetchTooLarge(slot));
   }
   Failpoint("fetch.window_downloaded");
   co_return absl::OkStatus();
 }
 
-async::Task<absl::Status> MessageFetcher::FetchTooLarge(Slot& slot) {
-  absl::StatusOr<std::string> header = co_await client_.FetchHeader(slot.listed.uid, kMaxHeaderBytes);
-  if (!header.ok()) {
-    if (!absl::IsNotFound(header.status())) co_return header.status();
-    co_return co_await CloseWithout(slot.listed.uid, "gone",
-                                    "It was deleted on the server before it could be fetched.");
+async::Task<absl::Status> MessageFetcher::FetchBodies(Window& asked) {
+  std::vector<uint32_t> uids;
+  for (const std::shared_ptr<Slot>& slot : asked) uids.push_back(slot->listed.uid);
+  Sink sink(*this, asked);
+  absl::StatusOr<imap::FetchBodiesResult> result = co_await client_.FetchBodies(uids, sink);
+  if (!result.ok()) {
+    const bool too_large = imap::GetErrorKind(result.status()) == imap::ErrorKind::kTooLarge;
+    for (const std::shared_ptr<Slot>& slot : asked) {
+      if (!too_large || !slot->begun) continue;
+      // The server announced more than we take, even to throw it away. The size is remembered for good, so that whoever
+      // polls next takes the headers only.
+      const uint32_t uid = slot->listed.uid;
+      const uint64_t size = std::min<uint64_t>(slot->announced, std::numeric_limits<int64_t>::max());
+      hold_.resized[uid].listed = slot->listed_size;
+      hold_.resized[uid].announced = size;
+      auto correct = [this, uid, size](sql::Transaction& tx) {
+        return CorrectSize(tx, hold_.folder, uid_validity_, uid, size);
+      };
+      PS_CO_RETURN_IF_ERROR(co_await context_.committer.Commit(hold_, correct));
+      co_return result.status();
+    }
+    Blame(asked, result.status());
+    co_return result.status();
   }
-  context_.metrics.headers_fetched.Increment();
-  mail::ParsedMail parsed = mail::ScanHeaders(*header);
-  slot.publication.content = MessageFrom(parsed, hold_.folder, uid_validity_, slot.listed);
-  v1::Message& content = slot.publication.content;
-  content.set_undecodable(false);
-  content.clear_undecodable_reason();
-  content.set_too_large(true);
-  content.set_size(static_cast<int64_t>(slot.listed.size));
-  content.set_note(absl::StrCat("This message has ", slot.listed.size, " bytes, more than the limit of ",
-                                context_.max_message_size, ". It was not downloaded and stays on the mail server."));
-  slot.publication.anchor = mail::AnchorFromHeaders(*header, slot.listed.size, slot.listed.internal_date);
-  slot.complete = true;
-  slot.done = true;
+  PS_CO_RETURN_IF_ERROR(co_await SettleOutgrown(asked));
+  Window missing;
+  for (const std::shared_ptr<Slot>& slot : asked) {
+    if (!slot->complete && !slot->outgrown) missing.push_back(slot);
+  }
+  if (missing.empty()) co_return absl::OkStatus();
+  if (result->passing) {
+    absl::Status refusal =
+        imap::MakeError(imap::ErrorKind::kServerRefused,
+                        absl::StrCat("the server does not deliver messages for now: ", result->refusal, "."));
+    co_return SettlePassing(missing, asked.size(), std::move(refusal));
+  }
+  co_return co_await SettleMissing(std::move(missing), asked.size(), result->refusal);
+}
+
+void MessageFetcher::Blame(const Window& asked, const absl::Status& failure) {
+  // Neither when we ended it ourselves nor when the server says that it is about itself.
+  if (stop_ || absl::IsCancelled(failure) || imap::IsPassing(failure)) return;
+  auto begun = std::find_if(asked.begin(), asked.end(), [](const auto& slot) { return slot->begun; });
+  if (begun != asked.end()) {
+    ++hold_.blamed[(*begun)->listed.uid];
+    return;
+  }
+  std::vector<uint32_t> suspects;
+  for (const std::shared_ptr<Slot>& slot : asked) {
+    if (!slot->complete && !slot->outgrown) suspects.push_back(slot->listed.uid);
+  }
+  for (uint32_t uid : suspects) hold_.blamed.try_emplace(uid, 0);
+  if (suspects.size() == 1) ++hold_.blamed[suspects.front()];
+}
+
+async::Task<absl::Status> MessageFetcher::SettleOutgrown(Window& asked) {
+  for (const std::shared_ptr<Slot>& slot : asked) {
+    if (!slot->outgrown) continue;
+    // The ledger keeps the listed size: anchors are made of it, and a relisting looks for it.
+    Hold::Resized& resized = hold_.resized[slot->listed.uid];
+    resized.listed = slot->listed_size;
+    resized.announced = slot->announced;
+    if (++resized.times <= kSizeCorrections) continue;
+    slot->done = true;
+    PS_CO_RETURN_IF_ERROR(co_await CloseWithout(
+        slot->listed.uid, "quarantined",
+        absl::StrCat("The server lists it with ", slot->listed_size, " bytes and sends more at each of ", resized.times,
+                     " times, ", slot->announced, " at last. It is still on the server.")));
+  }
   co_return absl::OkStatus();
 }
 
-async::Task<absl::Status> MessageFetcher::SettleMissing(Window& window, std::vector<uint32_t> missing,
-                                                        const std::string& refusal) {
-  if (missing.empty()) co_return absl::OkStatus();
-  PS_CO_ASSIGN_OR_RETURN(std::vector<uint32_t> there, co_await client_.SearchUids(missing));
-  for (uint32_t uid : missing) {
-    auto slot = std::find_if(window.begin(), window.end(), [uid](const auto& s) { return s->listed.uid == uid; });
-    if (slot == window.end() || (*slot)->complete) continue;
-    const bool is_there = std::find(there.begin(), there.end(), uid) != there.end();
-    if (is_there && window.size() > 1) {
-      // A refusal is for a whole command: it is asked for alone, before it is set aside for what another one has.
-      hold_.blamed.try_emplace(uid, 0);
-      continue;
+absl::Status MessageFetcher::SettlePassing(const Window& missing, size_t asked, absl::Status refusal) {
+  for (const std::shared_ptr<Slot>& slot : missing) hold_.blamed.try_emplace(slot->listed.uid, 0);
+  // Of several nobody knows which one it is about: next time they go last, and alone.
+  if (asked > 1 || ++passing_refusals_ >= kPassingRefusals) return refusal;
+  set_aside_.insert(missing.front()->listed.uid);
+  refused_ = std::move(refusal);
+  return absl::OkStatus();
+}
+
+async::Task<absl::Status> MessageFetcher::FetchTooLarge(const std::shared_ptr<Slot>& slot) {
+  absl::StatusOr<std::string> header = co_await client_.FetchHeader(slot->listed.uid, kMaxHeaderBytes);
+  if (!header.ok()) {
+    Window alone{slot};
+    const bool refused = imap::GetErrorKind(header.status()) == imap::ErrorKind::kServerRefused;
+    if (refused && imap::IsPassing(header.status())) co_return SettlePassing(alone, 1, header.status());
+    if (refused || absl::IsNotFound(header.status())) {
+      co_return co_await SettleMissing(std::move(alone), 1, std::string(header.status().message()));
     }
-    (*slot)->done = true;
-    if (!is_there) {
+    Blame(alone, header.status());
+    co_return header.status();
+  }
+  context_.metrics.headers_fetched.Increment();
+  mail::ParsedMail parsed = mail::ScanHeaders(*header);
+  slot->publication.content = MessageFrom(parsed, hold_.folder, uid_validity_, slot->listed);
+  v1::Message& content = slot->publication.content;
+  content.set_undecodable(false);
+  content.clear_undecodable_reason();
+  content.set_too_large(true);
+  content.set_size(static_cast<int64_t>(slot->listed.size));
+  content.set_note(absl::StrCat("This message has ", slot->listed.size, " bytes, more than the limit of ",
+                                context_.max_message_size, ". It was not downloaded and stays on the mail server."));
+  slot->publication.anchor = mail::AnchorFromHeaders(*header, slot->listed_size, slot->listed.internal_date);
+  slot->complete = true;
+  slot->done = true;
+  co_return absl::OkStatus();
+}
+
+async::Task<absl::Status> MessageFetcher::SettleMissing(Window missing, size_t asked, const std::string& refusal) {
+  std::vector<uint32_t> uids;
+  for (const std::shared_ptr<Slot>& slot : missing) uids.push_back(slot->listed.uid);
+  PS_CO_ASSIGN_OR_RETURN(std::vector<uint32_t> there, co_await client_.SearchUids(std::move(uids)));
+  for (const std::shared_ptr<Slot>& slot : missing) {
+    const uint32_t uid = slot->listed.uid;
+    if (std::find(there.begin(), there.end(), uid) == there.end()) {
+      slot->done = true;
       PS_CO_RETURN_IF_ERROR(
           co_await CloseWithout(uid, "gone", "It was deleted on the server before it could be fetched."));
-    } else {
-      PS_CO_RETURN_IF_ERROR(
-          co_await CloseWithout(uid, "quarantined",
-                                absl::StrCat("The server lists it but does not deliver it",
-                                             refusal.empty() ? std::string(".") : absl::StrCat(": ", refusal))));
+      continue;
     }
+    // A refusal is for a whole command: it is asked for alone, before it is set aside for what another one has.
+    int& failures = hold_.blamed.try_emplace(uid, 0).first->second;
+    if (asked > 1) continue;
+    // Once a poll: what is wrong with a server right now must not condemn its mail.
+    set_aside_.insert(uid);
+    if (++failures < kDownloadAttempts) continue;
+    slot->done = true;
+    const std::string why =
+        slot->empty       ? absl::StrCat("The server lists it with ", slot->listed_size, " bytes but delivers none.")
+        : refusal.empty() ? "The server lists it but does not deliver it."
+                          : absl::StrCat("The server lists it but does not deliver it: ", refusal);
+    PS_CO_RETURN_IF_ERROR(co_await CloseWithout(uid, "quarantined", why));
   }
   co_return absl::OkStatus();
 }
@@ -315,7 +398,14 @@ async::Task<absl::Status> MessageFetcher::CloseWithout(uint32_t uid, std::string
   auto close = [this, uid, state, reason](sql::Transaction& tx) {
     return CloseAs(tx, hold_.folder, uid_validity_, uid, state, reason);
   };
-  co_return co_await context_.committer.Commit(hold_, close);
+  PS_CO_RETURN_IF_ERROR(co_await context_.committer.Commit(hold_, close));
+  Forget(uid);
+  co_return absl::OkStatus();
+}
+
+void MessageFetcher::Forget(uint32_t uid) {
+  hold_.blamed.erase(uid);
+  hold_.resized.erase(uid);
 }
 
 async::Task<void> MessageFetcher::Parse(std::shared_ptr<Slot> slot) {
@@ -340,7 +430,7 @@ async::Task<void> MessageFetcher::Parse(std::shared_ptr<Slot> slot) {
   p.content.set_size(static_cast<int64_t>(slot->raw.size()));
   p.digest = mail::Digest(slot->raw);
   // The anchor is made of what a listing tells: the listed size, not the downloaded one.
-  p.anchor = mail::AnchorFromHeaders(mail::HeaderBlock(slot->raw), slot->listed.size, slot->listed.internal_date);
+  p.anchor = mail::AnchorFromHeaders(mail::HeaderBlock(slot->raw), slot->listed_size, slot->listed.internal_date);
   p.raw = blob::Encode(slot->raw);
   slot->done = true;
   slot->parsed.Notify();
@@ -380,6 +470,9 @@ async::Task<absl::Status> MessageFetcher::Finish(Window& window) {
   Failpoint("publication.before_commit");
   absl::Status committed = co_await context_.committer.Commit(units);
   Failpoint("publication.after_commit");
+  for (size_t i = 0; i < units.size(); ++i) {
+    published[i]->stored = units[i].result.ok();
+  }
   if (committed.ok()) {
     published_ += static_cast<int>(published.size());
     context_.metrics.published.Increment(static_cast<double>(published.size()));

@@ -5,6 +5,7 @@
 #include <deque>
 #include <memory>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -24,8 +25,14 @@ class MessageFetcher {
   static constexpr int kParseAttempts = 3;
   // … and after this many it is set aside without being fetched (I4).
   static constexpr int kFetchAttempts = 5;
-  // A message in whose middle the connection failed this many times is set aside.
+  // A message whose download, with it alone, failed in this many polls is set aside.
   static constexpr int kDownloadAttempts = 3;
+  // A message may have an eighth and so many bytes more than the server lists (many count line ends in their own way).
+  // One that has more is not kept but fetched again within the memory budget; after so many times it is set aside.
+  static constexpr uint64_t kSizeSlack = 4 << 10;
+  static constexpr int kSizeCorrections = 3;
+  // Messages refused one by one "for now" until a poll gives up.
+  static constexpr int kPassingRefusals = 8;
 
   MessageFetcher(FetchContext& context, const config::v1::Mailbox& mailbox, Hold& hold, imap::Client& client,
                  uint32_t uid_validity, const std::atomic<bool>& stop);
@@ -43,13 +50,22 @@ class MessageFetcher {
   bool IsSuspect(const PendingMessage& message) const;
   std::vector<PendingMessage> TakeWindow(std::vector<PendingMessage>& pending) const;
   async::Task<absl::Status> FetchWindow(Window& window);
-  async::Task<absl::Status> FetchTooLarge(Slot& slot);
-  async::Task<absl::Status> SettleMissing(Window& window, std::vector<uint32_t> missing, const std::string& refusal);
+  async::Task<absl::Status> FetchBodies(Window& asked);
+  async::Task<absl::Status> FetchTooLarge(const std::shared_ptr<Slot>& slot);
+  async::Task<absl::Status> SettleOutgrown(Window& asked);
+  // `missing` was asked for together with `asked - 1` others.
+  async::Task<absl::Status> SettleMissing(Window missing, size_t asked, const std::string& refusal);
+  // The same where the server refused them for now.
+  absl::Status SettlePassing(const Window& missing, size_t asked, absl::Status refusal);
+  // Takes down who is to blame for `failure` of the connection while `asked` was being fetched.
+  void Blame(const Window& asked, const absl::Status& failure);
   async::Task<void> Parse(std::shared_ptr<Slot> slot);
   async::Task<absl::Status> Finish(Window& window);
   async::Task<void> RunFinish(std::shared_ptr<Finishing> finishing);
   async::Task<absl::Status> JoinFinish(std::shared_ptr<Finishing> finishing);
   async::Task<absl::Status> CloseWithout(uint32_t uid, std::string_view state, std::string reason);
+  // It is settled: nothing more needs to be remembered of it.
+  void Forget(uint32_t uid);
 
   FetchContext& context_;
   const config::v1::Mailbox& mailbox_;
@@ -59,6 +75,9 @@ class MessageFetcher {
   const std::atomic<bool>& stop_;
   async::TaskScope parsing_;
   int published_ = 0;
+  std::unordered_set<uint32_t> set_aside_;  // not tried again in this poll
+  int passing_refusals_ = 0;
+  absl::Status refused_;  // for a reason that passes: the poll fails in the end
 };
 
 }  // namespace poststelle::fetcher

@@ -12,6 +12,10 @@ void SetTime(google::protobuf::Timestamp* out, absl::Time t) {
   out->set_nanos(static_cast<int32_t>(ms % 1000 * 1000000));
 }
 
+absl::Time ToTime(const google::protobuf::Timestamp& t) {
+  return absl::FromUnixSeconds(t.seconds()) + absl::Nanoseconds(t.nanos());
+}
+
 }  // namespace
 
 v1::MailboxStatus& StatusBoard::Entry(const std::string& mailbox_id) {
@@ -92,23 +96,20 @@ async::Task<absl::Status> StatusBoard::Flush() {
   }
   if (changed.empty() && references.empty()) co_return absl::OkStatus();
   sql::Work work = [&changed, &references](sql::Transaction& tx) -> async::Task<absl::Status> {
+    std::vector<sql::Statement> statements;
     for (const v1::MailboxStatus& status : changed) {
-      std::vector<sql::Value> params{MailboxIdOf(status.mailbox()), sql::Blob{status.SerializeAsString()}};
-      PS_CO_RETURN_IF_ERROR((co_await tx.Execute("INSERT INTO mailbox_status (mailbox_id, status) VALUES ($1, $2) ON "
-                                                 "CONFLICT (mailbox_id) DO UPDATE SET status = excluded.status",
-                                                 std::move(params)))
-                                .status());
+      statements.push_back(
+          {"INSERT INTO mailbox_status (mailbox_id, status) VALUES ($1, $2) ON CONFLICT (mailbox_id) DO "
+           "UPDATE SET status = excluded.status",
+           {MailboxIdOf(status.mailbox()), sql::Blob{status.SerializeAsString()}}});
     }
     for (const auto& [folder, reference_ms] : references) {
-      std::vector<sql::Value> params{folder.mailbox.key, folder.generation, folder.folder, reference_ms};
-      PS_CO_RETURN_IF_ERROR(
-          (co_await tx.Execute("UPDATE folder_cursor SET reference_time = $4 WHERE mailbox_key = $1 AND "
-                               "generation = $2 AND folder = $3 AND reference_time < $4 AND "
-                               "reference_time > 0",
-                               std::move(params)))
-              .status());
+      statements.push_back(
+          {"UPDATE folder_cursor SET reference_time = $4 WHERE mailbox_key = $1 AND generation = $2 AND "
+           "folder = $3 AND reference_time < $4 AND reference_time > 0",
+           {folder.mailbox.key, folder.generation, folder.folder, reference_ms}});
     }
-    co_return absl::OkStatus();
+    co_return (co_await tx.ExecuteAll(std::move(statements))).status();
   };
   absl::Status written = co_await database_.Write(work);
   if (!written.ok()) {
@@ -132,11 +133,32 @@ async::Task<void> StatusBoard::FlushLoop() {
 
 async::Task<absl::StatusOr<v1::MailboxStatus>> StatusBoard::Get(const config::v1::Mailbox& mailbox) {
   const FolderKey folder = FolderKeyOf(mailbox);
-  v1::MailboxStatus out;
+  v1::MailboxStatus own;
   {
     std::lock_guard lock(mutex_);
-    if (auto it = statuses_.find(folder.mailbox.id); it != statuses_.end()) out = it->second;
+    if (auto it = statuses_.find(folder.mailbox.id); it != statuses_.end()) own = it->second;
   }
+  v1::MailboxStatus out;
+  sql::Work work = [&out, &own, &folder](sql::Transaction& tx) -> async::Task<absl::Status> {
+    out = own;
+    std::vector<sql::Statement> statements{
+        {"SELECT status FROM mailbox_status WHERE mailbox_id = $1", {folder.mailbox.id}},
+        {"SELECT state, COUNT(*) FROM message WHERE mailbox_key = $1 GROUP BY state", {folder.mailbox.key}}};
+    PS_CO_ASSIGN_OR_RETURN(std::vector<sql::Result> read, co_await tx.ExecuteAll(std::move(statements)));
+    // Whoever polled it last knows best: perhaps another worker by now.
+    v1::MailboxStatus written;
+    if (!read[0].rows.empty() && written.ParseFromString(read[0].rows[0].Text(0)) &&
+        ToTime(written.last_poll_time()) > ToTime(own.last_poll_time())) {
+      out = written;
+    }
+    for (const sql::Row& row : read[1].rows) {
+      if (row.Text(0) == "pending") out.set_pending(row.Int(1));
+      if (row.Text(0) == "published") out.set_published(row.Int(1));
+      if (row.Text(0) == "quarantined") out.set_quarantined(row.Int(1));
+    }
+    co_return absl::OkStatus();
+  };
+  PS_CO_RETURN_IF_ERROR(co_await database_.Read(work));
   out.set_mailbox(mailbox.name());
   if (out.state() == v1::MailboxStatus::STATE_UNSPECIFIED) out.set_state(v1::MailboxStatus::STATE_WAITING);
   if (!mailbox.enabled()) {
@@ -145,19 +167,6 @@ async::Task<absl::StatusOr<v1::MailboxStatus>> StatusBoard::Get(const config::v1
     out.clear_reason();
     out.clear_reason_text();
   }
-  sql::Work work = [&out, &folder](sql::Transaction& tx) -> async::Task<absl::Status> {
-    std::vector<sql::Value> params{folder.mailbox.key};
-    PS_CO_ASSIGN_OR_RETURN(
-        sql::Result rows,
-        co_await tx.Execute("SELECT state, COUNT(*) FROM message WHERE mailbox_key = $1 GROUP BY state", params));
-    for (const sql::Row& row : rows.rows) {
-      if (row.Text(0) == "pending") out.set_pending(row.Int(1));
-      if (row.Text(0) == "published") out.set_published(row.Int(1));
-      if (row.Text(0) == "quarantined") out.set_quarantined(row.Int(1));
-    }
-    co_return absl::OkStatus();
-  };
-  PS_CO_RETURN_IF_ERROR(co_await database_.Read(work));
   co_return out;
 }
 

@@ -122,9 +122,12 @@ class Feed:
 
 class Stack:
     def __init__(self, folder=None, mail=True, fetcher_program="poststelle-fetcher", fetcher_arguments=(), lease="2s",
-                 database="sqlite"):
-        """`database`: "sqlite" or "postgres"."""
+                 database="sqlite", accounts=ACCOUNTS, any_password=None):
+        """`database`: "sqlite" or "postgres". `accounts`: those of the mail server, with their passwords; with `any_password`
+        it is one that bears many sessions."""
+        self.accounts = accounts
         self.own_folder = folder is None
+        self.others = []
         self.folder = folder or tempfile.mkdtemp(prefix="poststelle-")
         os.makedirs(self.folder, exist_ok=True)
         self.redis = Redis(self.folder)
@@ -137,7 +140,7 @@ class Stack:
         if mail:
             self.mail_folder = tempfile.mkdtemp(prefix="poststelle-mail-")
             self.authority = Authority(self.mail_folder)
-            self.dovecot = Dovecot(self.mail_folder, self.authority, ACCOUNTS)
+            self.dovecot = Dovecot(self.mail_folder, self.authority, accounts, any_password)
         token = os.path.join(self.folder, "fetcher.token")
         self.config = Service("config", "poststelle-config", self.folder,
                               ["--database", urls["config"], "--key-file", f"{self.folder}/config.key",
@@ -149,7 +152,26 @@ class Stack:
 
     def start(self, **kwargs):
         self.fetcher.start(**kwargs)
+        if kwargs.get("wait", True):
+            wait_until(self.serving, what="the fetcher to be ready")
         return self
+
+    def another_fetcher(self, name, program=None, redis=None):
+        """One more worker on the same database; `redis`: another Redis than the stack's. Not started."""
+        arguments = list(self.fetcher.arguments)
+        if redis is not None:
+            arguments[arguments.index("--redis") + 1] = redis.url
+        service = Service(name, program or self.fetcher.program, self.folder, arguments)
+        self.others.append(service)
+        return service
+
+    def serving(self):
+        """Whether the fetcher has its mailboxes and Redis (grpc.health.v1, in raw bytes)."""
+        with self.channel(self.fetcher) as channel:
+            try:
+                return channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=5) == b"\x08\x01"
+            except grpc.RpcError:
+                return False
 
     def environment(self):
         return {"POSTSTELLE_CONFIG_ADDRESS": self.config.address, "POSTSTELLE_FETCHER_ADDRESS": self.fetcher.address}
@@ -168,7 +190,7 @@ class Stack:
                      str(port), "--encryption", encryption, "--interval", interval, *extra]
         if ca:
             arguments += ["--ca-file", self.authority.path if ca is True else ca]
-        done = self.cli(*arguments, password=ACCOUNTS.get(account, "x") if password is None else password, check=False)
+        done = self.cli(*arguments, password=self.accounts.get(account, "x") if password is None else password, check=False)
         if done.returncode != 0:
             raise RuntimeError(done.stderr.decode())
         name = json.loads(done.stdout)["name"]
@@ -192,9 +214,9 @@ class Stack:
             stub = fetch_service_pb2_grpc.FetchServiceStub(channel)
             return stub.GetStatus(fetch_service_pb2.GetStatusRequest(mailbox=mailbox), timeout=20).status
 
-    def metric(self, name):
+    def metric(self, name, service=None):
         import urllib.request
-        text = urllib.request.urlopen(f"http://{self.fetcher.metrics}/metrics", timeout=10).read().decode()
+        text = urllib.request.urlopen(f"http://{(service or self.fetcher).metrics}/metrics", timeout=10).read().decode()
         return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
 
     def alter_ledger(self, sql):
@@ -228,7 +250,7 @@ class Stack:
         wait_until(settled, 90, f"{mailbox} to be idle")
 
     def stop(self):
-        for service in (self.fetcher, self.config):
+        for service in (*self.others, self.fetcher, self.config):
             try:
                 service.stop()
             except subprocess.TimeoutExpired:
