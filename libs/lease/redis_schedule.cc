@@ -224,7 +224,7 @@ std::string Ms(absl::Duration duration) {
 }
 
 // Members a call: Redis serves nobody else meanwhile.
-constexpr size_t kAtOnce = 500;
+constexpr size_t kAtOnce = 1000;
 
 // Runs `script` for each shard of `items`, with `head` and then what `append` says of each item; parts of kAtOnce.
 template <typename Item, typename Append>
