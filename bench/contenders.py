@@ -100,9 +100,9 @@ def peak_mb(pid):
 class Product:
     """config and fetcher with fresh databases, beside a mail server that is there already."""
 
-    def __init__(self, server, fetcher_arguments=(), port=None):
+    def __init__(self, server, fetcher_arguments=(), port=None, lease="30s"):
         self.server, self.port = server, port or server.port
-        self.stack = Stack(mail=False, fetcher_arguments=fetcher_arguments, lease="30s")
+        self.stack = Stack(mail=False, fetcher_arguments=fetcher_arguments, lease=lease)
         self.stack.start()
         self.pid = self.stack.fetcher.process.child.pid
         self.channel = self.stack.channel(self.stack.config)
@@ -204,3 +204,22 @@ def imapflow(server, accounts, sessions=1, mode="fetch", polls=0, port=None):
     if done.returncode != 0:
         raise RuntimeError(done.stderr)
     return json.loads(done.stdout)
+
+
+def ledger_publication(engine, **options):
+    """One result for each repetition of publish_bench."""
+    return [json.loads(line) for line in run_bench("publish_bench", engine=engine, **options).splitlines()]
+
+
+def schedule(**options):
+    return json.loads(run_bench("schedule_bench", **options))
+
+
+def run_bench(name, **options):
+    argv = [binary(name)]
+    for option, value in options.items():
+        argv += ["--" + option.replace("_", "-"), str(value)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=3600)
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr)
+    return done.stdout

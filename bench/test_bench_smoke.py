@@ -1,8 +1,10 @@
-"""The drain bench in small, so that bench/ can't rot: counts, not times."""
+"""The benches in small, so that bench/ can't rot: counts, not times."""
 import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import pytest  # noqa: E402
 
 import contenders  # noqa: E402
 import relay  # noqa: E402
@@ -44,3 +46,20 @@ def test_the_relay_delays():
     finally:
         between.stop()
         server.stop()
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgres"])
+def test_publications_leave_the_rows_that_bare_inserts_do(engine):
+    # It fails by itself where they don't.
+    (result,) = contenders.ledger_publication(engine, mails=240, mailboxes=3, window=8, repeat=1)
+    assert result["mails"] == result["message"] == result["event"] == result["raw_message"] == 240
+    # Every fourth of a mailbox's 80 mails that has one two windows before it answers that one.
+    assert result["ticket"] == 240 - 3 * 16
+    assert result["ours"]["commits"] >= 10 and result["bare"]["commits"] > 0
+
+
+def test_everything_is_scheduled_and_again_after_a_wipe():
+    result = contenders.schedule(mailboxes=2000, interval_ms=1000, warm_seconds=2, seconds=2)
+    assert result["scheduled"] == result["scheduled_again"] == 2000
+    # Each was due at least once, and nobody's twice as often as it should be.
+    assert 2000 <= result["steady"]["claims"] <= 2 * 2 * 2000

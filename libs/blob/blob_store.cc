@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "libs/base/ids.h"
 #include "libs/base/status_macros.h"
+#include "libs/sql/insert.h"
 
 namespace poststelle::blob {
 namespace {
@@ -60,19 +61,30 @@ EncodedBlob Encode(std::string_view raw) {
   return blob;
 }
 
-void AppendPut(const EncodedBlob& blob, std::vector<sql::Statement>& statements) {
-  statements.push_back(
-      {"INSERT INTO raw_message (sha256, size, codec, chunks) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
-       {sql::Blob{blob.sha256}, blob.size, int64_t{blob.codec}, static_cast<int64_t>(blob.chunks.size())}});
-  for (size_t i = 0; i < blob.chunks.size(); ++i) {
-    statements.push_back({"INSERT INTO raw_chunk (sha256, idx, bytes) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-                          {sql::Blob{blob.sha256}, static_cast<int64_t>(i), sql::Blob{blob.chunks[i]}}});
+void AppendPut(std::vector<const EncodedBlob*> blobs, std::vector<sql::Statement>& statements) {
+  static const sql::RowInsert kMessage("INSERT INTO raw_message (sha256, size, codec, chunks) VALUES", 4,
+                                       "ON CONFLICT DO NOTHING");
+  static const sql::RowInsert kChunk("INSERT INTO raw_chunk (sha256, idx, bytes) VALUES", 3, "ON CONFLICT DO NOTHING");
+  std::sort(blobs.begin(), blobs.end(), [](const auto* a, const auto* b) { return a->sha256 < b->sha256; });
+  std::vector<std::vector<sql::Value>> messages, chunks;
+  for (const EncodedBlob* blob : blobs) {
+    messages.push_back(
+        {sql::Blob{blob->sha256}, blob->size, int64_t{blob->codec}, static_cast<int64_t>(blob->chunks.size())});
+    for (size_t i = 0; i < blob->chunks.size(); ++i) {
+      std::vector<sql::Value>& row = chunks.emplace_back();  // an initializer list would copy the bytes twice
+      row.reserve(3);
+      row.emplace_back(sql::Blob{blob->sha256});
+      row.emplace_back(static_cast<int64_t>(i));
+      row.emplace_back(sql::Blob{blob->chunks[i]});
+    }
   }
+  kMessage.Append(std::move(messages), statements);
+  kChunk.Append(std::move(chunks), statements);
 }
 
 async::Task<absl::Status> Put(sql::Transaction& tx, const EncodedBlob& blob) {
   std::vector<sql::Statement> statements;
-  AppendPut(blob, statements);
+  AppendPut({&blob}, statements);
   co_return (co_await tx.ExecuteAll(std::move(statements))).status();
 }
 

@@ -39,9 +39,9 @@ struct EncodedBlob {
 };
 EncodedBlob Encode(std::string_view raw);
 
-// The statements that store `blob` unless it is there already, for one exchange with others. Several writers store
-// blobs in the order of their hashes, so that none waits for one who waits for it.
-void AppendPut(const EncodedBlob& blob, std::vector<sql::Statement>& statements);
+// The statements that store `blobs` unless they are there already, for one exchange with others; in the order of their
+// hashes, so that of several writers none waits for one who waits for it.
+void AppendPut(std::vector<const EncodedBlob*> blobs, std::vector<sql::Statement>& statements);
 
 // Stores `blob` unless it is there already.
 async::Task<absl::Status> Put(sql::Transaction& tx, const EncodedBlob& blob);

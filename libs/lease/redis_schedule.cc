@@ -8,21 +8,44 @@
 namespace poststelle::lease {
 namespace {
 
-// Keys of a shard: 1 due (sorted set: mailbox → ms), 2 holder (hash: mailbox → worker that polled it last), 3 running
-// (hash: mailbox → 1, or t if it was touched meanwhile), 4 marker (the shard was filled), 5 workers (sorted set: worker
-// → ms until which it counts as alive), 6 held (hash: worker → number of mailboxes whose holder it is).
-// Time is Redis' own, so the workers' clocks do not matter.
+// Keys of a shard: 1 turns (sorted set: mailbox → ms at which it is due × 1024 + slot of the worker that polled it
+// last, 0: none), 2 slots (hash: worker → slot), 3 running (hash: mailbox → 1, or t if it was touched meanwhile), 4
+// marker (the shard was filled), 5 workers (sorted set: worker → ms until which it counts as alive), 6 held (hash: slot
+// → number of mailboxes that have it). Time is Redis' own, so the workers' clocks do not matter. The slot lies in the
+// score because a second key a mailbox doubles both Redis' memory and its work; a double keeps 53 bits, enough until
+// the year 2248. A slot is given out again when its worker is gone and no mailbox has it. Numbers are written into text
+// by %.0f: Lua's own way rounds them.
 constexpr char kCommon[] = R"(
 local t = redis.call('TIME') local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local function set_holder(id, before, after)
-  if before == after then return end
-  if before and redis.call('HINCRBY', KEYS[6], before, -1) <= 0 then redis.call('HDEL', KEYS[6], before) end
-  if after then
-    redis.call('HSET', KEYS[2], id, after)
-    redis.call('HINCRBY', KEYS[6], after, 1)
-  else
-    redis.call('HDEL', KEYS[2], id)
+local function score_of(ms, slot) return ms * 1024 + slot end
+local function split(score)
+  local number = tonumber(score)
+  local slot = number % 1024
+  return (number - slot) / 1024, slot
+end
+local function count(slot, delta)
+  if slot > 0 and delta ~= 0 and redis.call('HINCRBY', KEYS[6], slot, delta) <= 0 then
+    redis.call('HDEL', KEYS[6], slot)
   end
+end
+local function slot_of(worker)
+  local own = redis.call('HGET', KEYS[2], worker)
+  if own then return tonumber(own) end
+  local all, used = redis.call('HGETALL', KEYS[2]), {}
+  for i = 1, #all, 2 do
+    if redis.call('ZSCORE', KEYS[5], all[i]) or redis.call('HEXISTS', KEYS[6], all[i + 1]) == 1 then
+      used[tonumber(all[i + 1])] = true
+    else
+      redis.call('HDEL', KEYS[2], all[i])
+    end
+  end
+  for slot = 1, 1023 do
+    if not used[slot] then
+      redis.call('HSET', KEYS[2], worker, slot)
+      return slot
+    end
+  end
+  error('more than 1023 workers hold mailboxes')
 end
 )";
 
@@ -34,87 +57,139 @@ local me, max, lease, far = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonum
 local grace, hungry, beyond = tonumber(ARGV[5]), ARGV[6] == '1', tonumber(ARGV[7])
 redis.call('ZADD', KEYS[5], now + lease, me)
 redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', now)
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. (now + far), '+inf', 'LIMIT', 0, 16)) do
-  redis.call('ZADD', KEYS[1], now, id)
+local mine = slot_of(me)
+local too_far = string.format('(%.0f', score_of(now + far, 1023))
+local strays = redis.call('ZRANGEBYSCORE', KEYS[1], too_far, '+inf', 'WITHSCORES', 'LIMIT', 0, 16)
+for i = 1, #strays, 2 do
+  local _, slot = split(strays[i + 1])
+  redis.call('ZADD', KEYS[1], score_of(now, slot), strays[i])
 end
-local alive = {}
-local function is_alive(worker)
-  if alive[worker] == nil then alive[worker] = redis.call('ZSCORE', KEYS[5], worker) ~= false end
-  return alive[worker]
+local alive
+local function is_alive(slot)
+  if not alive then
+    alive = {}
+    local all = redis.call('HGETALL', KEYS[2])
+    for i = 1, #all, 2 do alive[tonumber(all[i + 1])] = redis.call('ZSCORE', KEYS[5], all[i]) ~= false end
+  end
+  return alive[slot]
 end
-local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'WITHSCORES', 'LIMIT', 0, max + beyond)
-local ids = {}
-for i = 1, #due, 2 do ids[#ids + 1] = due[i] end
-local holders = #ids > 0 and redis.call('HMGET', KEYS[2], unpack(ids)) or {}
+local until_now = score_of(now, 1023)
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', until_now, 'WITHSCORES', 'LIMIT', 0, max + beyond)
 local out, taken, wait = {}, 0, -1
+local turns, running, gained, lost = {}, {}, 0, {}
 local function sooner(ms) if wait < 0 or ms < wait then wait = ms end end
-for i, id in ipairs(ids) do
-  local before, late = holders[i], now - tonumber(due[2 * i])
+for i = 1, #due, 2 do
+  local id = due[i]
+  local ms, before = split(due[i + 1])
+  local late = now - ms
   local patience = 0
-  if before ~= me then
-    if before and is_alive(before) then patience = grace end
+  if before ~= mine then
+    if before > 0 and is_alive(before) then patience = grace end
     if not hungry then patience = patience + grace end
   end
   if late < patience then
     sooner(patience - late)
   elseif taken == max then
     sooner(0)
+    break
   else
     taken = taken + 1
-    redis.call('ZADD', KEYS[1], now + lease, id)
-    redis.call('HSET', KEYS[3], id, 1)
-    set_holder(id, before, me)
+    turns[#turns + 1] = score_of(now + lease, mine)
+    turns[#turns + 1] = id
+    running[#running + 1] = id
+    running[#running + 1] = 1
+    if before ~= mine then
+      gained = gained + 1
+      lost[before] = (lost[before] or 0) + 1
+    end
     out[#out + 1] = id
-    out[#out + 1] = (before == me) and 1 or 0
+    out[#out + 1] = (before == mine) and 1 or 0
     out[#out + 1] = late
   end
 end
-local first = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-if #first > 0 then sooner(math.max(0, tonumber(first[2]) - now)) end
+if taken > 0 then
+  redis.call('ZADD', KEYS[1], unpack(turns))
+  redis.call('HSET', KEYS[3], unpack(running))
+  count(mine, gained)
+  for slot, number in pairs(lost) do count(slot, -number) end
+end
+local after = string.format('(%.0f', until_now)
+local first = redis.call('ZRANGEBYSCORE', KEYS[1], after, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+if #first > 0 then sooner(math.max(0, split(first[2]) - now)) end
 return {redis.call('EXISTS', KEYS[4]), wait, redis.call('ZCARD', KEYS[1]),
-        tonumber(redis.call('HGET', KEYS[6], me) or 0), redis.call('ZCARD', KEYS[5]), out})");
+        tonumber(redis.call('HGET', KEYS[6], mine) or 0), redis.call('ZCARD', KEYS[5]), out})");
 
 const std::string kRenew = absl::StrCat(kCommon, R"(
+local mine = slot_of(ARGV[1])
 local out = {}
 for i = 3, #ARGV do
-  local id = ARGV[i]
-  local holder = redis.call('HGET', KEYS[2], id)
-  if not holder then
+  local score = redis.call('ZSCORE', KEYS[1], ARGV[i])
+  local _, slot = split(score or 0)
+  if slot == 0 then
     out[#out + 1] = 2
-  elseif holder ~= ARGV[1] then
+  elseif slot ~= mine then
     out[#out + 1] = 1
   else
-    redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), id)
+    redis.call('ZADD', KEYS[1], score_of(now + tonumber(ARGV[2]), mine), ARGV[i])
     out[#out + 1] = 0
   end
 end
 return out)");
 
 const std::string kDone = absl::StrCat(kCommon, R"(
-for i = 2, #ARGV, 3 do
-  local id, delay = ARGV[i], tonumber(ARGV[i + 1])
-  if redis.call('HGET', KEYS[2], id) == ARGV[1] then
-    if redis.call('HGET', KEYS[3], id) == 't' then delay = 0 end
-    redis.call('HDEL', KEYS[3], id)
-    redis.call('ZADD', KEYS[1], 'XX', now + delay, id)
-    if ARGV[i + 2] == '0' then set_holder(id, ARGV[1], false) end
+local mine = slot_of(ARGV[1])
+local ids = {}
+for i = 2, #ARGV, 3 do ids[#ids + 1] = ARGV[i] end
+local scores = redis.call('ZMSCORE', KEYS[1], unpack(ids))
+local running = redis.call('HMGET', KEYS[3], unpack(ids))
+local turns, ended, given_up, gone = {}, {}, 0, {}
+for i, id in ipairs(ids) do
+  local _, slot = split(scores[i] or 0)
+  if slot == mine and not gone[id] then
+    local delay, keep = tonumber(ARGV[3 * i]), ARGV[3 * i + 1] ~= '0'
+    if running[i] == 't' then delay = 0 end
+    if not keep then given_up, gone[id] = given_up + 1, true end
+    turns[#turns + 1] = score_of(now + delay, keep and mine or 0)
+    turns[#turns + 1] = id
+    ended[#ended + 1] = id
   end
+end
+if #ended > 0 then
+  redis.call('ZADD', KEYS[1], unpack(turns))
+  redis.call('HDEL', KEYS[3], unpack(ended))
+  count(mine, -given_up)
 end
 return 1)");
 
 // A holder that lost its place to nobody (Redis was wiped) takes it again, over what others proposed meanwhile.
 const std::string kRegister = absl::StrCat(kCommon, R"(
+local mine = slot_of(ARGV[1])
+local fresh, own, taken, gained = {}, {}, {}, 0
 for i = 3, #ARGV, 3 do
-  local id, delay = ARGV[i], tonumber(ARGV[i + 1])
+  local ms = now + tonumber(ARGV[i + 1])
   if ARGV[i + 2] == '1' then
-    local holder = redis.call('HGET', KEYS[2], id)
-    if not holder then
-      redis.call('ZADD', KEYS[1], now + delay, id)
-      set_holder(id, holder, ARGV[1])
-    end
+    own[#own + 1] = ARGV[i]
+    taken[#taken + 1] = score_of(ms, mine)
   else
-    redis.call('ZADD', KEYS[1], 'NX', now + delay, id)
+    fresh[#fresh + 1] = score_of(ms, 0)
+    fresh[#fresh + 1] = ARGV[i]
   end
+end
+if #fresh > 0 then redis.call('ZADD', KEYS[1], 'NX', unpack(fresh)) end
+local scores = #own > 0 and redis.call('ZMSCORE', KEYS[1], unpack(own)) or {}
+local turns, seen = {}, {}
+for i, id in ipairs(own) do
+  local _, slot = split(scores[i] or 0)
+  if slot == 0 and not seen[id] then
+    seen[id] = true
+    gained = gained + 1
+    turns[#turns + 1] = taken[i]
+    turns[#turns + 1] = id
+  end
+end
+if gained > 0 then
+  redis.call('ZADD', KEYS[1], unpack(turns))
+  count(mine, gained)
 end
 if ARGV[2] == '1' then redis.call('SET', KEYS[4], 1) end
 return 1)");
@@ -122,16 +197,18 @@ return 1)");
 const std::string kTouch = absl::StrCat(kCommon, R"(
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not score then return 0 end
-if redis.call('HEXISTS', KEYS[3], ARGV[1]) == 1 and tonumber(score) > now then
+local ms, slot = split(score)
+if redis.call('HEXISTS', KEYS[3], ARGV[1]) == 1 and ms > now then
   redis.call('HSET', KEYS[3], ARGV[1], 't')
 else
-  redis.call('ZADD', KEYS[1], now, ARGV[1])
+  redis.call('ZADD', KEYS[1], score_of(now, slot), ARGV[1])
 end
 return 1)");
 
 const std::string kRemove = absl::StrCat(kCommon, R"(
+local _, slot = split(redis.call('ZSCORE', KEYS[1], ARGV[1]) or 0)
+count(slot, -1)
 redis.call('ZREM', KEYS[1], ARGV[1])
-set_holder(ARGV[1], redis.call('HGET', KEYS[2], ARGV[1]), false)
 redis.call('HDEL', KEYS[3], ARGV[1])
 return 1)");
 
@@ -139,7 +216,7 @@ const std::string kLeave = "return redis.call('ZREM', KEYS[5], ARGV[1])";
 
 std::vector<std::string> Keys(int shard) {
   const std::string base = absl::StrCat("poststelle:{s", shard, "}:");
-  return {base + "due", base + "holder", base + "running", base + "marker", base + "workers", base + "held"};
+  return {base + "turns", base + "slots", base + "running", base + "marker", base + "workers", base + "held"};
 }
 
 std::string Ms(absl::Duration duration) {
@@ -147,7 +224,7 @@ std::string Ms(absl::Duration duration) {
 }
 
 // Members a call: Redis serves nobody else meanwhile.
-constexpr size_t kAtOnce = 500;
+constexpr size_t kAtOnce = 1000;
 
 // Runs `script` for each shard of `items`, with `head` and then what `append` says of each item; parts of kAtOnce.
 template <typename Item, typename Append>

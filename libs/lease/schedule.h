@@ -56,8 +56,8 @@ class Schedule {
   static constexpr absl::Duration kGrace = absl::Milliseconds(200);
 
   virtual ~Schedule() = default;
-  // Takes up to `max` members of `shard` that are due and this worker's turn, for the lease time. `hungry`: it holds
-  // less than its share. Counts as a sign of life of this worker.
+  // Takes up to `max` (at most 1,000) members of `shard` that are due and this worker's turn, for the lease time.
+  // `hungry`: it holds less than its share. Counts as a sign of life of this worker.
   virtual async::Task<absl::StatusOr<ClaimResult>> Claim(int shard, int max, bool hungry) = 0;
   // Extends the leases; one answer for each id.
   virtual async::Task<absl::StatusOr<std::vector<RenewAnswer>>> Renew(std::vector<std::string> ids) = 0;
@@ -75,7 +75,7 @@ class Schedule {
 
 class RedisSchedule : public Schedule {
  public:
-  // `holder` names this process start; short, because Redis keeps it once a mailbox.
+  // `holder` names this process start. Up to 1,023 may hold mailboxes of a shard at a time.
   RedisSchedule(redis::Commands& redis, std::string holder, absl::Duration lease)
       : redis_(redis), holder_(std::move(holder)), lease_(lease) {}
   async::Task<absl::StatusOr<ClaimResult>> Claim(int shard, int max, bool hungry) override;

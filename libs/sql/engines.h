@@ -1,8 +1,10 @@
 // The engines behind sql::Open, for it and for tests that need other limits.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -13,6 +15,12 @@ namespace poststelle::sql {
 // Length of the quoted text ('…', "…", $$…$$) that `sql` starts with, to its end if it is not closed; 0 if it starts
 // with none.
 size_t QuotedLength(std::string_view sql);
+
+// Finds a statement by its text without copying it.
+struct TextHash {
+  using is_transparent = void;
+  size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
+};
 
 absl::StatusOr<std::unique_ptr<Database>> OpenSqlite(const std::string& path);
 

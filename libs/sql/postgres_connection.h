@@ -68,7 +68,11 @@ class PostgresConnection {
   bool broken_ = false;
   int64_t exchanges_ = 0;
   std::string sqlstate_;
-  std::unordered_map<std::string, std::string> prepared_;  // text -> name
+  struct Prepared {
+    std::string name;
+    size_t parameters = 0;
+  };
+  std::unordered_map<std::string, Prepared, TextHash, std::equal_to<>> prepared_;  // by text
 };
 
 }  // namespace poststelle::sql

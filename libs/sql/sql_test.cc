@@ -9,6 +9,7 @@
 
 #include "libs/base/status_macros.h"
 #include "libs/sql/database.h"
+#include "libs/sql/insert.h"
 #include "libs/testing/temp_database.h"
 
 namespace poststelle::sql {
@@ -86,6 +87,31 @@ TEST_P(SqlTest, TypesComeBackAsTheyWent) {
     co_return absl::OkStatus();
   }));
   EXPECT_TRUE(read.ok()) << read;
+}
+
+TEST_P(SqlTest, ManyRowsAreFewStatements) {
+  static const RowInsert kRows("INSERT INTO t (k, v, b) VALUES", 3, "ON CONFLICT DO NOTHING");
+  auto db = Open(runtime_.executor(), Url());
+  ASSERT_TRUE(db.ok());
+  ASSERT_TRUE(Await(Migrate(**db, kSchema)).ok());
+  // Twice: what is there already stays.
+  for (int64_t turn = 0; turn < 2; ++turn) {
+    std::vector<std::vector<Value>> rows;
+    for (int64_t i = 0; i < 22; ++i) {
+      rows.push_back({std::to_string(i), turn == 0 ? Value(i) : Value(), Blob{std::string("\0x", 2)}});
+    }
+    std::vector<Statement> statements;
+    kRows.Append(std::move(rows), statements);
+    EXPECT_EQ(statements.size(), 4u);  // 16, 4, 1, 1
+    std::vector<Result> results;
+    ASSERT_TRUE(Await((*db)->Write([&](Transaction& tx) -> async::Task<absl::Status> {
+                  PS_CO_ASSIGN_OR_RETURN(results, co_await tx.ExecuteAll(statements));
+                  co_return absl::OkStatus();
+                })).ok());
+    ASSERT_EQ(results.size(), 4u);
+    EXPECT_EQ(results[0].changed, turn == 0 ? 16 : 0);
+  }
+  EXPECT_EQ(Number(**db, "SELECT COUNT(*) FROM t WHERE k = CAST(v AS TEXT)"), 22);
 }
 
 TEST_P(SqlTest, AViolatedKeyIsAlreadyExistsAndRollsBack) {

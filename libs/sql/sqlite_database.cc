@@ -56,7 +56,7 @@ class Connection : public Transaction {
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
   ~Connection() override {
-    for (auto& [sql, statement] : statements_) sqlite3_finalize(statement);
+    for (auto& [sql, prepared] : statements_) sqlite3_finalize(prepared.statement);
     sqlite3_close(db_);
   }
 
@@ -148,14 +148,20 @@ class Connection : public Transaction {
     }
   }
 
-  absl::StatusOr<sqlite3_stmt*> Prepare(std::string_view sql) {
+  // A statement that is kept.
+  struct Prepared {
+    sqlite3_stmt* statement = nullptr;
+    std::vector<size_t> numbers;  // for each of SQLite's parameters, the N of its $N; 0 for another name
+  };
+
+  absl::StatusOr<const Prepared*> Prepare(std::string_view sql) {
     // The one writer holds a lock on everything already.
     constexpr std::string_view kForUpdate = " FOR UPDATE";
     if (sql.ends_with(kForUpdate)) sql.remove_suffix(kForUpdate.size());
-    auto it = statements_.find(std::string(sql));
-    if (it != statements_.end()) return it->second;
+    auto it = statements_.find(sql);
+    if (it != statements_.end()) return &it->second;
     if (statements_.size() >= kMaxStatements) {
-      for (auto& [text, old] : statements_) sqlite3_finalize(old);
+      for (auto& [text, old] : statements_) sqlite3_finalize(old.statement);
       statements_.clear();
     }
     sqlite3_stmt* statement = nullptr;
@@ -168,8 +174,16 @@ class Connection : public Transaction {
       sqlite3_finalize(statement);
       return absl::InvalidArgumentError("Execute takes one statement");
     }
-    statements_.emplace(std::string(sql), statement);
-    return statement;
+    Prepared prepared;
+    prepared.statement = statement;
+    // "$3" is a name to SQLite, numbered by its first appearance.
+    for (int index = 1; index <= sqlite3_bind_parameter_count(statement); ++index) {
+      const char* name = sqlite3_bind_parameter_name(statement, index);
+      size_t number = 0;
+      if (name != nullptr && name[0] == '$') std::from_chars(name + 1, name + std::strlen(name), number);
+      prepared.numbers.push_back(number);
+    }
+    return &statements_.emplace(std::string(sql), std::move(prepared)).first->second;
   }
 
   static int Bind(sqlite3_stmt* statement, int index, const Value& value) {
@@ -202,13 +216,13 @@ class Connection : public Transaction {
   }
 
   absl::StatusOr<Result> Run(std::string_view sql, const std::vector<Value>& params) {
-    PS_ASSIGN_OR_RETURN(sqlite3_stmt * statement, Prepare(sql));
-    // "$3" is a name to SQLite, numbered by its first appearance.
-    for (int index = 1; index <= sqlite3_bind_parameter_count(statement); ++index) {
-      const char* name = sqlite3_bind_parameter_name(statement, index);
-      size_t number = 0;
-      if (name != nullptr && name[0] == '$') std::from_chars(name + 1, name + std::strlen(name), number);
+    PS_ASSIGN_OR_RETURN(const Prepared* prepared, Prepare(sql));
+    sqlite3_stmt* const statement = prepared->statement;
+    for (size_t i = 0; i < prepared->numbers.size(); ++i) {
+      const size_t number = prepared->numbers[i];
+      const int index = static_cast<int>(i) + 1;
       if (number == 0 || number > params.size()) {
+        const char* name = sqlite3_bind_parameter_name(statement, index);
         return absl::InvalidArgumentError(absl::StrCat("parameter ", name == nullptr ? "?" : name, " has no value"));
       }
       if (int rc = Bind(statement, index, params[number - 1]); rc != SQLITE_OK) return ToStatus(rc, db_, "bind");
@@ -234,7 +248,7 @@ class Connection : public Transaction {
   }
 
   sqlite3* db_ = nullptr;
-  std::unordered_map<std::string, sqlite3_stmt*> statements_;
+  std::unordered_map<std::string, Prepared, TextHash, std::equal_to<>> statements_;
 };
 
 // A connection on a thread of its own that runs one transaction at a time, in the order of their arrival.

@@ -35,7 +35,8 @@ std::string Binary(const char* name) {
 
 }  // namespace
 
-TempPostgres::TempPostgres() : folder_(std::filesystem::temp_directory_path() / ("poststelle-pg-" + RandomId())) {
+TempPostgres::TempPostgres(Durability durability)
+    : durability_(durability), folder_(std::filesystem::temp_directory_path() / ("poststelle-pg-" + RandomId())) {
   std::filesystem::create_directory(folder_);
   if (geteuid() == 0) {  // PostgreSQL refuses to run as root
     const passwd* user = getpwnam("postgres");
@@ -94,9 +95,13 @@ void TempPostgres::Start() {
   const std::string ping = UrlOf("postgres", folder_);
   const auto limit = std::chrono::steady_clock::now() + kStartLimit;
   const auto spawn = [this] {
-    server_ = Spawn({Binary("postgres"), "-D", folder_ / "data", "-k", folder_, "-c", "listen_addresses=", "-c",
-                     "fsync=off", "-c", "full_page_writes=off", "-c", "shared_buffers=32MB", "-c", "max_connections=60",
-                     "-c", "restart_after_crash=off"});
+    std::vector<std::string> argv{
+        Binary("postgres"),   "-D", folder_ / "data",         "-k", folder_, "-c", "listen_addresses=", "-c",
+        "max_connections=60", "-c", "restart_after_crash=off"};
+    if (durability_ == Durability::kOff) {
+      argv.insert(argv.end(), {"-c", "fsync=off", "-c", "full_page_writes=off", "-c", "shared_buffers=32MB"});
+    }
+    server_ = Spawn(argv);
   };
   spawn();
   while (PQping(ping.c_str()) != PQPING_OK) {

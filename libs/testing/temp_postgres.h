@@ -13,7 +13,9 @@ namespace poststelle::testing {
 // user postgres or nobody. Throws std::runtime_error with the server's log if it can't be started.
 class TempPostgres {
  public:
-  TempPostgres();
+  // kOn: what is committed survives a loss of power, as in production. Tests don't need that and are faster without.
+  enum class Durability { kOff, kOn };
+  explicit TempPostgres(Durability durability = Durability::kOff);
   ~TempPostgres();
   TempPostgres(const TempPostgres&) = delete;
   TempPostgres& operator=(const TempPostgres&) = delete;
@@ -41,6 +43,7 @@ class TempPostgres {
   std::vector<pid_t> Processes() const;
   std::string Log() const;
 
+  const Durability durability_;
   std::filesystem::path folder_;
   uid_t uid_ = 0;
   gid_t gid_ = 0;

@@ -13,7 +13,7 @@
 namespace poststelle::fetcher {
 namespace {
 
-// Waiting this long for company costs less than an fsync.
+// Waiting this long for company costs less than an fsync; no longer than until as many have come as the last time.
 constexpr absl::Duration kLinger = absl::Milliseconds(2);
 
 }  // namespace
@@ -202,13 +202,38 @@ async::Task<absl::Status> Committer::CommitBatches(Batches& batches) {
   co_return committed;
 }
 
-async::Task<void> Committer::Loop() {
+async::Task<absl::Status> Committer::AwaitCompany(size_t company) {
+  const absl::Time end = absl::Now() + kLinger;
   while (true) {
-    Batches batches;
-    bool stopped = false;
     {
       std::lock_guard lock(state_->mutex);
-      stopped = state_->stopped;
+      if (state_->stopped || state_->queue.size() >= company) co_return absl::OkStatus();
+    }
+    const absl::Duration rest = end - absl::Now();
+    if (rest <= absl::ZeroDuration()) co_return absl::OkStatus();
+    absl::Status woken = co_await state_->work.Wait(rest);
+    if (absl::IsCancelled(woken)) co_return woken;
+  }
+}
+
+async::Task<void> Committer::Loop() {
+  size_t company = 0;  // whom the last transaction merged
+  while (true) {
+    bool idle = false;
+    {
+      std::lock_guard lock(state_->mutex);
+      idle = state_->queue.empty();
+      if (idle && state_->stopped) co_return;
+    }
+    if (idle) {
+      absl::Status woken = co_await state_->work.Wait(absl::Seconds(1));
+      if (absl::IsCancelled(woken)) co_return;
+      continue;
+    }
+    if (absl::Status waited = co_await AwaitCompany(company); absl::IsCancelled(waited)) co_return;
+    Batches batches;
+    {
+      std::lock_guard lock(state_->mutex);
       size_t units = 0;
       while (!state_->queue.empty() && (batches.empty() || units + state_->queue.front()->units.size() <= kMaxUnits)) {
         units += state_->queue.front()->units.size();
@@ -216,14 +241,7 @@ async::Task<void> Committer::Loop() {
         state_->queue.pop_front();
       }
     }
-    if (batches.empty()) {
-      if (stopped) co_return;
-      if (absl::Status s = co_await state_->work.Wait(absl::Seconds(1)); s.ok()) {
-        absl::Status lingered = co_await async::Sleep(kLinger);
-        if (absl::IsCancelled(lingered)) co_return;
-      }
-      continue;
-    }
+    company = batches.size();
     // Fence rows are locked in mailbox order, so that two workers can't wait for each other.
     std::stable_sort(batches.begin(), batches.end(), [](const auto& a, const auto& b) {
       return a->units[0].hold->folder.mailbox.key < b->units[0].hold->folder.mailbox.key;

@@ -82,6 +82,8 @@ class Committer {
   using Batches = std::vector<std::shared_ptr<Batch>>;
   using Taken = std::map<Hold*, int64_t>;  // fences held in this transaction
   async::Task<void> Loop();
+  // A moment for others to join; ends early when `company` batches wait.
+  async::Task<absl::Status> AwaitCompany(size_t company);
   async::Task<void> Await(std::shared_ptr<Batch> batch);
   async::Task<absl::Status> CheckFences(Batches& batches, sql::Transaction& tx, Taken& taken);
   async::Task<absl::Status> ApplyTogether(Batches& batches, sql::Transaction& tx, Taken& taken);

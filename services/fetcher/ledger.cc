@@ -281,7 +281,7 @@ async::Task<absl::Status> SettleAsRead(sql::Transaction& tx, const FolderKey& fo
     PS_CO_RETURN_IF_ERROR(
         (co_await tx.Execute(
              "UPDATE message SET state = 'pending', reason = '', decide_time = 0 WHERE mailbox_key = $1 "
-             "AND generation = $2 AND folder = $3 AND uid_validity = $4 AND uid = $5 AND state = "
+             "AND generation = $2 AND folder = $3 AND uid_validity = $4 AND uid = $5 AND state || '' = "
              "'as_read'",
              Key(folder, uid_validity, uid)))
             .status());
@@ -290,10 +290,11 @@ async::Task<absl::Status> SettleAsRead(sql::Transaction& tx, const FolderKey& fo
     Params params = Key(folder, uid_validity, uid);
     params.emplace_back(NowMs());
     PS_CO_RETURN_IF_ERROR(
-        (co_await tx.Execute("UPDATE message SET state = 'passed_over', reason = 'It was read when it was first listed "
-                             "and stayed so until it was too old.', decide_time = $6 WHERE mailbox_key = $1 AND "
-                             "generation = $2 AND folder = $3 AND uid_validity = $4 AND uid = $5 AND state = 'as_read'",
-                             std::move(params)))
+        (co_await tx.Execute(
+             "UPDATE message SET state = 'passed_over', reason = 'It was read when it was first listed "
+             "and stayed so until it was too old.', decide_time = $6 WHERE mailbox_key = $1 AND "
+             "generation = $2 AND folder = $3 AND uid_validity = $4 AND uid = $5 AND state || '' = 'as_read'",
+             std::move(params)))
             .status());
   }
   co_return absl::OkStatus();
@@ -328,7 +329,7 @@ async::Task<absl::Status> CountAttempts(sql::Transaction& tx, const std::set<std
   for (const std::string& id : message_ids) {
     statements.push_back(
         {"UPDATE message SET attempts = attempts + CASE WHEN attempt_holder = $2 THEN 0 ELSE 1 END, "
-         "attempt_holder = $2 WHERE message_id = $1 AND state = 'pending'",
+         "attempt_holder = $2 WHERE message_id = $1 AND state || '' = 'pending'",
          {id, holder}});
   }
   co_return (co_await tx.ExecuteAll(std::move(statements))).status();
@@ -341,7 +342,7 @@ async::Task<absl::Status> UncountAttempts(sql::Transaction& tx, const std::set<s
   for (const std::string& id : message_ids) {
     statements.push_back(
         {"UPDATE message SET attempts = attempts - 1, attempt_holder = CASE WHEN attempt_holder = $2 "
-         "THEN '' ELSE attempt_holder END WHERE message_id = $1 AND state = 'pending' AND attempts > 0",
+         "THEN '' ELSE attempt_holder END WHERE message_id = $1 AND state || '' = 'pending' AND attempts > 0",
          {id, holder}});
   }
   co_return (co_await tx.ExecuteAll(std::move(statements))).status();
@@ -357,7 +358,7 @@ async::Task<absl::Status> CloseAs(sql::Transaction& tx, const FolderKey& folder,
   params.emplace_back(raw != nullptr ? sql::Value(sql::Blob{raw->sha256}) : sql::Value());
   co_return (co_await tx.Execute("UPDATE message SET state = $6, reason = $7, decide_time = $8, raw_sha256 = $9 WHERE "
                                  "mailbox_key = $1 AND generation = $2 AND folder = $3 AND uid_validity = $4 AND uid = "
-                                 "$5 AND state = 'pending'",
+                                 "$5 AND state || '' = 'pending'",
                                  std::move(params)))
       .status();
 }
@@ -367,7 +368,7 @@ async::Task<absl::Status> CorrectSize(sql::Transaction& tx, const FolderKey& fol
   Params params = Key(folder, uid_validity, uid);
   params.emplace_back(static_cast<int64_t>(size));
   co_return (co_await tx.Execute("UPDATE message SET size = $6 WHERE mailbox_key = $1 AND generation = $2 AND folder = "
-                                 "$3 AND uid_validity = $4 AND uid = $5 AND state = 'pending'",
+                                 "$3 AND uid_validity = $4 AND uid = $5 AND state || '' = 'pending'",
                                  std::move(params)))
       .status();
 }

@@ -9,6 +9,9 @@
 //   gone    → pending                                           listed again: the server took back a UIDVALIDITY
 //
 // Everything else is final. Writes happen inside a transaction that has checked the mailbox's fence (committer.h).
+//
+// A statement that names one row by its key writes its state as `state || ''`: PostgreSQL would otherwise take the
+// partial index message_open, which it believes to be tiny, and read every pending row of the mailbox for each one.
 #pragma once
 
 #include <cstdint>

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <iterator>
 #include <map>
 #include <set>
 
@@ -10,6 +11,7 @@
 #include "libs/base/failpoint.h"
 #include "libs/base/ids.h"
 #include "libs/base/status_macros.h"
+#include "libs/sql/insert.h"
 #include "poststelle/fetcher/v1/ticket.pb.h"
 #include "services/fetcher/reply_matcher.h"
 
@@ -18,6 +20,7 @@ namespace {
 
 using Params = std::vector<sql::Value>;
 using Statements = std::vector<sql::Statement>;
+using Rows = std::vector<Params>;
 
 Params Identity(const Publication& p) {
   return {p.folder.mailbox.key, p.folder.generation, p.folder.folder, int64_t{p.uid_validity}, int64_t{p.uid}};
@@ -71,19 +74,20 @@ async::Task<absl::StatusOr<std::vector<Item>>> StillPending(sql::Transaction& tx
   co_return items;
 }
 
-// Raw bytes in the order of their hashes: two workers that store the same mails never wait for each other in a circle.
 async::Task<absl::Status> StoreContents(sql::Transaction& tx, const std::vector<Item>& items) {
+  static const sql::RowInsert kContent("INSERT INTO message_content (message_id, content) VALUES", 2,
+                                       "ON CONFLICT DO NOTHING");
   std::vector<const blob::EncodedBlob*> blobs;
-  Statements statements;
+  Rows contents;
   for (const Item& item : items) {
     if (item.p->raw) blobs.push_back(&*item.p->raw);
+    Params& row = contents.emplace_back();  // an initializer list would copy the bytes once more
+    row.emplace_back(item.message_id);
+    row.emplace_back(sql::Blob{item.p->content.SerializeAsString()});
   }
-  std::sort(blobs.begin(), blobs.end(), [](const auto* a, const auto* b) { return a->sha256 < b->sha256; });
-  for (const blob::EncodedBlob* blob : blobs) blob::AppendPut(*blob, statements);
-  for (const Item& item : items) {
-    statements.push_back({"INSERT INTO message_content (message_id, content) VALUES ($1, $2) ON CONFLICT DO NOTHING",
-                          {item.message_id, sql::Blob{item.p->content.SerializeAsString()}}});
-  }
+  Statements statements;
+  blob::AppendPut(std::move(blobs), statements);
+  kContent.Append(std::move(contents), statements);
   co_return (co_await tx.ExecuteAll(std::move(statements))).status();
 }
 
@@ -136,34 +140,45 @@ async::Task<absl::Status> FindTickets(sql::Transaction& tx, std::vector<Item*>& 
   co_return absl::OkStatus();
 }
 
-// Opens the ticket or adds to it; participants and references included.
-void AppendTicket(const Item& item, const FeedInfo& feed, Statements& out) {
-  const Publication& p = *item.p;
+// Opens tickets or adds to them; participants and references included.
+void AppendTickets(const std::vector<Item*>& wave, const FeedInfo& feed, Statements& out) {
+  static const sql::RowInsert kTicket(
+      "INSERT INTO ticket (ticket_id, mailbox_id, subject, feed_partition, create_time, update_time, message_count) "
+      "VALUES",
+      7);
+  static const sql::RowInsert kMessage("INSERT INTO ticket_message (ticket_id, ordinal, message_id) VALUES", 3);
+  static const sql::RowInsert kParticipant("INSERT INTO ticket_participant (ticket_id, address) VALUES", 2,
+                                           "ON CONFLICT DO NOTHING");
+  static const sql::RowInsert kReference(
+      "INSERT INTO thread_reference (mailbox_key, internet_message_id, ticket_id) VALUES", 3, "ON CONFLICT DO NOTHING");
   const int64_t now = NowMs();
-  if (item.opened) {
-    out.push_back(
-        {"INSERT INTO ticket (ticket_id, mailbox_id, subject, feed_partition, create_time, update_time, "
-         "message_count) VALUES ($1, $2, $3, $4, $5, $5, 1)",
-         {item.ticket_id, p.folder.mailbox.id, p.content.subject(),
-          int64_t{PartitionOf(item.ticket_id, feed.partitions)}, now}});
-  } else {
-    out.push_back({"UPDATE ticket SET update_time = $2, message_count = message_count + 1 WHERE ticket_id = $1",
-                   {item.ticket_id, now}});
+  Rows tickets, first_messages, participants, references;
+  Statements replies;
+  for (const Item* item : wave) {
+    if (!item->duplicate_of.empty()) continue;
+    const Publication& p = *item->p;
+    if (item->opened) {
+      tickets.push_back({item->ticket_id, p.folder.mailbox.id, p.content.subject(),
+                         int64_t{PartitionOf(item->ticket_id, feed.partitions)}, now, now, int64_t{1}});
+      first_messages.push_back({item->ticket_id, int64_t{1}, item->message_id});
+    } else {
+      replies.push_back({"UPDATE ticket SET update_time = $2, message_count = message_count + 1 WHERE ticket_id = $1",
+                         {item->ticket_id, now}});
+      replies.push_back(
+          {"INSERT INTO ticket_message (ticket_id, ordinal, message_id) SELECT $1, message_count, $2 FROM ticket "
+           "WHERE ticket_id = $1",
+           {item->ticket_id, item->message_id}});
+    }
+    for (const std::string& address : ParticipantsOf(p.content)) participants.push_back({item->ticket_id, address});
+    for (const std::string& reference : ReferencesOf(p.content)) {
+      references.push_back({p.folder.mailbox.key, reference, item->ticket_id});
+    }
   }
-  out.push_back(
-      {"INSERT INTO ticket_message (ticket_id, ordinal, message_id) SELECT $1, message_count, $2 FROM ticket "
-       "WHERE ticket_id = $1",
-       {item.ticket_id, item.message_id}});
-  for (const std::string& address : ParticipantsOf(p.content)) {
-    out.push_back({"INSERT INTO ticket_participant (ticket_id, address) VALUES ($1, $2) ON CONFLICT DO NOTHING",
-                   {item.ticket_id, address}});
-  }
-  for (const std::string& reference : ReferencesOf(p.content)) {
-    out.push_back(
-        {"INSERT INTO thread_reference (mailbox_key, internet_message_id, ticket_id) VALUES ($1, $2, $3) ON "
-         "CONFLICT DO NOTHING",
-         {p.folder.mailbox.key, reference, item.ticket_id}});
-  }
+  kTicket.Append(std::move(tickets), out);
+  kMessage.Append(std::move(first_messages), out);
+  out.insert(out.end(), std::make_move_iterator(replies.begin()), std::make_move_iterator(replies.end()));
+  kParticipant.Append(std::move(participants), out);
+  kReference.Append(std::move(references), out);
 }
 
 // Settles the row: the outcome and everything that recognises the mail later.
@@ -185,7 +200,7 @@ void AppendOutcome(const Item& item, Statements& out) {
       {"UPDATE message SET state = $6, reason = $7, decide_time = $8, anchor = $9, digest = $10, "
        "internet_message_id = $11, raw_sha256 = $12, ticket_id = $13, related_message_id = $14, "
        "undecodable = $15 WHERE mailbox_key = $1 AND generation = $2 AND folder = $3 AND uid_validity = $4 "
-       "AND uid = $5 AND state = 'pending'",
+       "AND uid = $5 AND state || '' = 'pending'",
        std::move(params)});
 }
 
@@ -193,41 +208,43 @@ async::Task<absl::Status> PublishWave(sql::Transaction& tx, std::vector<Item*>& 
   PS_CO_RETURN_IF_ERROR(co_await FindDuplicates(tx, wave));
   PS_CO_RETURN_IF_ERROR(co_await FindTickets(tx, wave));
   Statements statements;
-  for (const Item* item : wave) {
-    if (item->duplicate_of.empty()) AppendTicket(*item, feed, statements);
-    AppendOutcome(*item, statements);
-  }
+  AppendTickets(wave, feed, statements);
+  for (const Item* item : wave) AppendOutcome(*item, statements);
   co_return (co_await tx.ExecuteAll(std::move(statements))).status();
 }
 
 // Events of each partition take the offsets behind its head. The heads are locked last and ascending: until the commit
 // every other worker's publication waits for them.
 async::Task<absl::Status> AppendEvents(sql::Transaction& tx, const std::vector<Item>& items, const FeedInfo& feed) {
+  static const sql::RowInsert kEvent(
+      "INSERT INTO event (feed_partition, feed_offset, event_id, ticket_id, type, message_id, create_time) VALUES", 7);
   std::map<int64_t, std::vector<const Item*>> by_partition;
   for (const Item& item : items) {
     if (item.duplicate_of.empty()) by_partition[PartitionOf(item.ticket_id, feed.partitions)].push_back(&item);
   }
-  Statements statements;
+  Statements heads;
   for (const auto& [partition, events] : by_partition) {
-    const auto count = static_cast<int64_t>(events.size());
-    statements.push_back(
-        {"UPDATE partition_head SET last_offset = last_offset + $2 WHERE partition = $1", {partition, count}});
-    for (int64_t i = 0; i < count; ++i) {
-      const Item& item = *events[static_cast<size_t>(i)];
-      statements.push_back(
-          {"INSERT INTO event (feed_partition, feed_offset, event_id, ticket_id, type, message_id, create_time) "
-           "SELECT partition, last_offset - $2, $3, $4, CAST($5 AS INTEGER), $6, CAST($7 AS BIGINT) FROM "
-           "partition_head WHERE partition = $1",
-           {partition, count - 1 - i, DerivedId("event", item.message_id), item.ticket_id,
-            int64_t{item.opened ? v1::TicketEvent::TYPE_TICKET_OPENED : v1::TicketEvent::TYPE_REPLY_ADDED},
-            item.message_id, NowMs()}});
+    heads.push_back(
+        {"UPDATE partition_head SET last_offset = last_offset + $2 WHERE partition = $1 RETURNING last_offset",
+         {partition, static_cast<int64_t>(events.size())}});
+  }
+  PS_CO_ASSIGN_OR_RETURN(std::vector<sql::Result> moved, co_await tx.ExecuteAll(std::move(heads)));
+  const int64_t now = NowMs();
+  Rows rows;
+  size_t at = 0;
+  for (const auto& [partition, events] : by_partition) {
+    const sql::Result& head = moved[at++];
+    if (head.rows.size() != 1) co_return absl::InternalError("a partition of the feed has no head row");
+    int64_t offset = head.rows[0].Int(0) - static_cast<int64_t>(events.size());
+    for (const Item* item : events) {
+      rows.push_back({partition, ++offset, DerivedId("event", item->message_id), item->ticket_id,
+                      int64_t{item->opened ? v1::TicketEvent::TYPE_TICKET_OPENED : v1::TicketEvent::TYPE_REPLY_ADDED},
+                      item->message_id, now});
     }
   }
-  PS_CO_ASSIGN_OR_RETURN(std::vector<sql::Result> done, co_await tx.ExecuteAll(std::move(statements)));
-  for (const sql::Result& one : done) {
-    if (one.changed != 1) co_return absl::InternalError("a partition of the feed has no head row");
-  }
-  co_return absl::OkStatus();
+  Statements statements;
+  kEvent.Append(std::move(rows), statements);
+  co_return (co_await tx.ExecuteAll(std::move(statements))).status();
 }
 
 }  // namespace
