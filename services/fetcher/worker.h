@@ -49,7 +49,7 @@ class Worker {
   async::Task<void> ApplyChanges();
   async::Task<void> ClaimLoop();
   async::Task<absl::Status> ClaimAll(absl::Duration& idle);
-  async::Task<absl::StatusOr<lease::ClaimResult>> ClaimShard(int shard);
+  async::Task<void> ClaimShard(int shard, int wanted, absl::StatusOr<lease::ClaimResult>& result);
   async::Task<void> RenewLoop();
   async::Task<void> FinishLoop();
   async::Task<absl::Status> FlushFinished();

@@ -37,8 +37,8 @@ def test_shares_kill_wipe_and_handover(database):
         wait_until(lambda: name not in workers.holders().values(), 60, "its mailboxes to be polled by others")
         took = time.monotonic() - begun
         print(f"{len(orphans)} mailboxes of the killed worker polled by others after {took:.1f} s")
-        # A mailbox is due within its interval; generous beyond lease + 1 s, because this is a test and no bench.
-        assert took <= lease + 1 + workers.interval + 5
+        # Generous beyond lease + 1 s: this is a test, on a machine that may be busy; `bench/run takeover` measures it.
+        assert took <= lease + 1 + workers.interval + 20
         wait_until(workers.settled, 60, "equal shares of two")
 
         # 3. Redis wiped every second: every mailbox polled at least once in each three intervals
@@ -51,8 +51,8 @@ def test_shares_kill_wipe_and_handover(database):
             now = time.time()
             for status in workers.statuses(workers.fetchers[0]):
                 age = now - status.last_poll_time.ToNanoseconds() / 1e9
-                # States are written every 2 s.
-                if age > 3 * workers.interval + 4:
+                # Three intervals, the two seconds until a state is written, and patience for a busy machine.
+                if age > 3 * workers.interval + 10:
                     late.append((status.mailbox, round(age, 1)))
         assert late == []
 

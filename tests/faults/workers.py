@@ -84,8 +84,12 @@ class Workers:
         """Mailbox to the worker that polled it last, from Redis."""
         found = {}
         for shard in range(16):
-            words = self.stack.redis.command("hgetall", f"poststelle:{{s{shard}}}:holder").split()
-            found.update(zip(words[::2], words[1::2]))
+            read = lambda *words: self.stack.redis.command(*words).split()
+            slots = read("hgetall", f"poststelle:{{s{shard}}}:slots")
+            workers = dict(zip(slots[1::2], slots[::2]))
+            turns = read("zrange", f"poststelle:{{s{shard}}}:turns", 0, -1, "withscores")
+            for box, score in zip(turns[::2], turns[1::2]):
+                found[box] = workers.get(str(int(float(score)) % 1024))
         return found
 
     def stop(self):
