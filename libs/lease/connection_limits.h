@@ -40,9 +40,9 @@ class ConnectionLimits {
     std::unique_ptr<Slot> account_;
     std::unique_ptr<Slot> host_;
   };
-  // Waits up to `patience` for a place at `host` (lower case) and at `account` (unique with its host). kResourceExhausted
-  // when there is none by then, or when so many wait here already that this one would only be in the way: come again
-  // later. kCancelled on cancellation.
+  // Waits up to `patience` for a place at `host` (lower case) and at `account` (unique with its host).
+  // kResourceExhausted when there is none by then, or when so many wait here already that this one would only be in the
+  // way: come again later. kCancelled on cancellation.
   async::Task<absl::StatusOr<Permit>> Acquire(std::string host, std::string account, absl::Duration patience);
 
   // Renews what is in use and gives back what is not; call it about three times a lease.

@@ -1,16 +1,14 @@
 // A small layer over SQL: transactions of prepared statements, awaited, on SQLite or PostgreSQL.
 //
 // One dialect for both. Its rules:
-// - A trailing " FOR UPDATE" locks the rows that a SELECT returns until the transaction ends: several write
-// transactions
-//   run at once on PostgreSQL. SQLite has one writer at a time, so there it is dropped.
+// - A trailing " FOR UPDATE" locks the rows that a SELECT returns until the transaction ends: several of them run at
+//   once on PostgreSQL. SQLite has one writer at a time, so there it is dropped.
 // - The type BLOB in a migration becomes BYTEA on PostgreSQL.
 // - Text holds no NUL byte and is UTF-8: PostgreSQL refuses it otherwise (kInvalidArgument), SQLite does not look.
 // - Columns of an answer are integers, booleans, text or bytes; what PostgreSQL answers as another type (SUM of BIGINT
-// is
-//   NUMERIC) is kInternal and has to be CAST.
+//   is NUMERIC) is kInternal and has to be CAST.
 // - A statement that failed spoils a transaction on PostgreSQL: only RollbackTo a savepoint goes on, all else is
-// kAborted.
+//   kAborted.
 #pragma once
 
 #include <cstdint>

@@ -9,6 +9,8 @@
 namespace poststelle::fetcher {
 namespace {
 
+constexpr absl::Duration kOurs = absl::Seconds(10);
+
 std::string NetReason(net::NetError error) {
   switch (error) {
     case net::NetError::kResolve:
@@ -60,7 +62,8 @@ std::string FindReason(const absl::Status& status) {
     case imap::ErrorKind::kNone:
       break;
   }
-  return "INTERNAL";
+  // What is neither the mail server's nor given a reason comes from the ledger.
+  return absl::IsUnavailable(status) ? "DATABASE_UNAVAILABLE" : "INTERNAL";
 }
 
 std::string Advice(const std::string& reason) {
@@ -77,6 +80,8 @@ std::string Advice(const std::string& reason) {
   if (reason == "STARTTLS_MISSING")
     return "Choose TLS, or ask the server's operator; we never fall back to clear text.";
   if (reason == "PARSER_UNAVAILABLE") return "Nothing is lost; it is tried again by itself once the parser runs.";
+  if (reason == "DATABASE_UNAVAILABLE")
+    return "Nothing is lost; it is tried again by itself once the database answers.";
   if (reason == "SECRET_UNREADABLE") return "Enter the password again.";
   return "";
 }
@@ -87,6 +92,8 @@ Failure Classify(const absl::Status& status, const config::v1::Mailbox& mailbox)
   Failure failure;
   failure.reason = FindReason(status);
   failure.credentials = failure.reason == "AUTHENTICATION_REJECTED";
+  failure.ours = failure.reason == "CONFIG_UNAVAILABLE" || failure.reason == "PARSER_UNAVAILABLE" ||
+                 failure.reason == "DATABASE_UNAVAILABLE";
   const std::string advice = Advice(failure.reason);
   failure.reason_text = absl::StrCat(mailbox.connection().host(), ":", mailbox.connection().port(), ": ",
                                      std::string(status.message()), advice.empty() ? "" : " ", advice);
@@ -94,6 +101,7 @@ Failure Classify(const absl::Status& status, const config::v1::Mailbox& mailbox)
 }
 
 absl::Duration RetryDelay(const Failure& failure, int failures, absl::Duration interval) {
+  if (failure.ours) return std::min(interval, kOurs);
   const int doublings = std::min(failures > 0 ? failures - 1 : 0, 20);
   absl::Duration base = failure.credentials ? std::max(interval, absl::Minutes(5)) : interval;
   const absl::Duration cap = std::max(interval, failure.credentials ? absl::Hours(6) : absl::Minutes(30));

@@ -41,6 +41,13 @@ TEST(FailurePolicy, NetworkErrorsKeepTheirKind) {
   EXPECT_EQ(Classify(absl::InternalError("ours"), mailbox).reason, "INTERNAL");
 }
 
+TEST(FailurePolicy, AFailureOfOursBacksNoMailboxOff) {
+  const Failure failure = Classify(absl::UnavailableError("the database is away"), config::v1::Mailbox());
+  EXPECT_EQ(failure.reason, "DATABASE_UNAVAILABLE");
+  EXPECT_EQ(RetryDelay(failure, 20, absl::Minutes(5)), absl::Seconds(10));
+  EXPECT_EQ(RetryDelay(failure, 20, absl::Seconds(1)), absl::Seconds(1));
+}
+
 TEST(FailurePolicy, AParserThatCantServeIsNamedAndTriedAgain) {
   const absl::Status status =
       WithReason(absl::UnavailableError("the parser /x could not be started"), "PARSER_UNAVAILABLE");
