@@ -114,6 +114,7 @@ class StackInImages(Stack):
     """The calls of Stack, on services that run in their images with the arguments of the base."""
 
     def __init__(self, folder, images, containers, database):
+        self.accounts, self.others = ACCOUNTS, []
         self.own_folder, self.folder = False, os.path.join(folder, database)
         folder = self.folder
         os.makedirs(folder)
