@@ -109,7 +109,7 @@ async::Task<bool> ConnectionLimits::TakeOne(const std::string& key, int limit) {
     }
     if (place->used >= limit || place->asking) co_return false;
     place->asking = true;
-    want = place->granted + 1;
+    want = place->used + 1;
   }
   std::vector<std::string> arguments{holder_, absl::StrCat(want), absl::StrCat(limit),
                                      absl::StrCat(absl::ToInt64Milliseconds(options_.lease))};
@@ -118,8 +118,9 @@ async::Task<bool> ConnectionLimits::TakeOne(const std::string& key, int limit) {
   std::lock_guard lock(state_->mutex);
   place->asking = false;
   // Redis away: the limit holds in this process at least.
+  if (absl::IsCancelled(reply.status())) co_return false;
   const int granted = reply.ok() ? static_cast<int>(reply->integer) : std::min(limit, want);
-  place->granted = std::max(granted, place->used);
+  place->granted = granted;
   if (place->used >= granted) co_return false;
   ++place->used;
   place->last_used = absl::Now();
@@ -176,34 +177,41 @@ async::Task<absl::StatusOr<ConnectionLimits::Permit>> ConnectionLimits::Acquire(
 }
 
 async::Task<void> ConnectionLimits::Sweep() {
-  struct Change {
-    std::string key;
-    std::shared_ptr<State::Place> place;
-    int want;
-  };
-  std::vector<Change> changes;
+  std::vector<std::pair<std::string, std::shared_ptr<State::Place>>> places;
   {
     std::lock_guard lock(state_->mutex);
     for (auto it = state_->places.begin(); it != state_->places.end();) {
       const std::shared_ptr<State::Place>& place = it->second;
-      const bool idle = place->used < place->granted && absl::Now() - place->last_used > kKeepIdle;
-      const int want = idle ? place->used : place->granted;
-      if (place->granted > 0 && !place->asking) {
-        place->granted = want;
-        changes.push_back({it->first, place, want});
+      if (place->granted == 0 && place->used == 0 && place->waiting == 0 && !place->asking) {
+        it = state_->places.erase(it);
+        continue;
       }
-      const bool forgotten = place->granted == 0 && place->used == 0 && place->waiting == 0 && !place->asking;
-      it = forgotten ? state_->places.erase(it) : std::next(it);
+      places.emplace_back(*it);
+      ++it;
     }
   }
-  for (const Change& change : changes) {
-    const bool host = change.key.starts_with("host/");
-    std::vector<std::string> arguments{holder_, absl::StrCat(change.want),
+  for (const auto& [key, place] : places) {
+    int want = 0;
+    {
+      std::lock_guard lock(state_->mutex);
+      if (place->asking) continue;
+      const bool idle = place->used < place->granted && absl::Now() - place->last_used > kKeepIdle;
+      want = idle ? place->used : std::max(place->granted, place->used);
+      if (want == 0 && place->granted == 0) continue;
+      place->asking = true;
+      place->granted = want;
+    }
+    const bool host = key.starts_with("host/");
+    std::vector<std::string> arguments{holder_, absl::StrCat(want),
                                        absl::StrCat(host ? options_.per_host : options_.per_account),
                                        absl::StrCat(absl::ToInt64Milliseconds(options_.lease))};
-    std::vector<std::string> keys{absl::StrCat("poststelle:{", change.key, "}:connections")};
-    // What Redis does not hear of now expires there, or is said again at the next turn.
-    (co_await redis_.Eval(kSet, std::move(keys), std::move(arguments))).status().IgnoreError();
+    std::vector<std::string> keys{absl::StrCat("poststelle:{", key, "}:connections")};
+    absl::StatusOr<redis::Reply> reply = co_await redis_.Eval(kSet, std::move(keys), std::move(arguments));
+    // What Redis does not hear of now expires there, or is said again at the next turn. After it was away, or was
+    // wiped, the others may have left less than is granted here: then no more is used until it is.
+    std::lock_guard lock(state_->mutex);
+    place->asking = false;
+    if (reply.ok()) place->granted = static_cast<int>(reply->integer);
   }
 }
 

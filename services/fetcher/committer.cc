@@ -96,8 +96,9 @@ async::Task<absl::Status> Committer::Commit(Hold& hold,
 
 // Locks the fence rows of all mailboxes in hand. A hold without a fence takes one, and its cursor must be the one in
 // SQL: a listing that rests on an older one is thrown away. Losers get their units' results here.
-async::Task<absl::Status> Committer::CheckFences(Batches& batches, sql::Transaction& tx, Taken& taken) {
+async::Task<absl::Status> Committer::CheckFences(Batches& batches, sql::Transaction& tx, Taken& taken, Moved& moved) {
   taken.clear();
+  moved.clear();
   std::vector<Hold*> holds;  // in mailbox order, as the batches are
   for (const auto& batch : batches) {
     Hold* hold = batch->units[0].hold;
@@ -140,7 +141,7 @@ async::Task<absl::Status> Committer::CheckFences(Batches& batches, sql::Transact
     now.reference_ms = then.reference_ms = 0;
     if (cursor.has_value() == hold->cursor.has_value() && now == then) continue;
     taken.erase(hold);
-    hold->cursor_known = false;
+    moved.insert(hold);  // told to the hold after the transaction: it may be replayed, and is to compare again then
     refused[hold] = absl::AbortedError("the cursor moved since it was read; the listing is thrown away");
   }
   for (const auto& batch : batches) {
@@ -151,8 +152,8 @@ async::Task<absl::Status> Committer::CheckFences(Batches& batches, sql::Transact
 }
 
 // The quick way: publications of all mailboxes as one set of statements. Any error is the whole transaction's.
-async::Task<absl::Status> Committer::ApplyTogether(Batches& batches, sql::Transaction& tx, Taken& taken) {
-  PS_CO_RETURN_IF_ERROR(co_await CheckFences(batches, tx, taken));
+async::Task<absl::Status> Committer::ApplyTogether(Batches& batches, sql::Transaction& tx, Taken& taken, Moved& moved) {
+  PS_CO_RETURN_IF_ERROR(co_await CheckFences(batches, tx, taken, moved));
   std::vector<const Publication*> publications;
   for (const auto& batch : batches) {
     for (Unit& unit : batch->units) {
@@ -168,8 +169,8 @@ async::Task<absl::Status> Committer::ApplyTogether(Batches& batches, sql::Transa
 }
 
 // The slow way, which finds the guilty one.
-async::Task<absl::Status> Committer::ApplyOneByOne(Batches& batches, sql::Transaction& tx, Taken& taken) {
-  PS_CO_RETURN_IF_ERROR(co_await CheckFences(batches, tx, taken));
+async::Task<absl::Status> Committer::ApplyOneByOne(Batches& batches, sql::Transaction& tx, Taken& taken, Moved& moved) {
+  PS_CO_RETURN_IF_ERROR(co_await CheckFences(batches, tx, taken, moved));
   for (const auto& batch : batches) {
     for (Unit& unit : batch->units) {
       if (!unit.result.ok()) continue;
@@ -190,12 +191,14 @@ async::Task<absl::Status> Committer::ApplyOneByOne(Batches& batches, sql::Transa
 
 async::Task<absl::Status> Committer::CommitBatches(Batches& batches) {
   Taken taken;
-  sql::Work together = [this, &batches, &taken](sql::Transaction& tx) { return ApplyTogether(batches, tx, taken); };
+  Moved moved;
+  sql::Work together = [&, this](sql::Transaction& tx) { return ApplyTogether(batches, tx, taken, moved); };
   absl::Status committed = co_await database_.Write(together);
   if (!committed.ok() && !absl::IsUnavailable(committed) && !absl::IsCancelled(committed)) {
-    sql::Work singly = [this, &batches, &taken](sql::Transaction& tx) { return ApplyOneByOne(batches, tx, taken); };
+    sql::Work singly = [&, this](sql::Transaction& tx) { return ApplyOneByOne(batches, tx, taken, moved); };
     committed = co_await database_.Write(singly);
   }
+  for (Hold* hold : moved) hold->cursor_known = false;
   if (committed.ok()) {
     for (auto& [hold, fence] : taken) hold->fence = hold->seen_fence = fence;
   }

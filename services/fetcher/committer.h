@@ -81,13 +81,14 @@ class Committer {
   struct Batch;
   using Batches = std::vector<std::shared_ptr<Batch>>;
   using Taken = std::map<Hold*, int64_t>;  // fences held in this transaction
+  using Moved = std::set<Hold*>;           // whose cursor is no longer the one they rest on
   async::Task<void> Loop();
   // A moment for others to join; ends early when `company` batches wait.
   async::Task<absl::Status> AwaitCompany(size_t company);
   async::Task<void> Await(std::shared_ptr<Batch> batch);
-  async::Task<absl::Status> CheckFences(Batches& batches, sql::Transaction& tx, Taken& taken);
-  async::Task<absl::Status> ApplyTogether(Batches& batches, sql::Transaction& tx, Taken& taken);
-  async::Task<absl::Status> ApplyOneByOne(Batches& batches, sql::Transaction& tx, Taken& taken);
+  async::Task<absl::Status> CheckFences(Batches& batches, sql::Transaction& tx, Taken& taken, Moved& moved);
+  async::Task<absl::Status> ApplyTogether(Batches& batches, sql::Transaction& tx, Taken& taken, Moved& moved);
+  async::Task<absl::Status> ApplyOneByOne(Batches& batches, sql::Transaction& tx, Taken& taken, Moved& moved);
   async::Task<absl::Status> CommitBatches(Batches& batches);
 
   struct State;

@@ -327,6 +327,7 @@ async::Task<absl::Status> FetchRun::FetchLeft(const LeftFolder& left) {
   hold.fence = hold_.fence;
   if (hold.fence == 0) hold_.cursor_known = false;
   absl::Status status;
+  bool unfinished = false;  // something of it is still to be tried again
   if (left.key.generation == folder().generation) {
     absl::StatusOr<imap::FolderState> state = co_await open_.client->Examine(left.key.folder);
     const imap::ErrorKind kind = imap::GetErrorKind(state.status());
@@ -345,13 +346,18 @@ async::Task<absl::Status> FetchRun::FetchLeft(const LeftFolder& left) {
       absl::StatusOr<int> published = co_await fetcher.FetchAll();
       status = published.status();
       if (published.ok()) report_.published += *published;
+      unfinished = published.ok() && !hold.nothing_pending;
       hold_.blamed_elsewhere[left.key.folder].swap(hold.blamed);
     }
   }
   auto close = [&left](sql::Transaction& tx) { return CloseLeftFolder(tx, left); };
   std::function<async::Task<absl::Status>(sql::Transaction&)> apply = close;
-  if (status.ok()) status = co_await context_.committer.Commit(hold, apply);
-  if (status.ok()) hold_.blamed_elsewhere.erase(left.key.folder);
+  if (unfinished) {
+    hold_.cursor_known = false;  // the next poll looks for it again
+  } else if (status.ok()) {
+    status = co_await context_.committer.Commit(hold, apply);
+    if (status.ok()) hold_.blamed_elsewhere.erase(left.key.folder);
+  }
   hold_.fence = hold.fence;
   if (hold.fence != 0) hold_.seen_fence = hold.fence;
   hold_.begun.merge(hold.begun);

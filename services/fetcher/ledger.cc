@@ -195,18 +195,21 @@ async::Task<absl::StatusOr<std::vector<OpenRow>>> ReadStalePending(sql::Transact
                                                                    uint32_t uid_validity) {
   PS_CO_ASSIGN_OR_RETURN(
       sql::Result result,
-      co_await tx.Execute("SELECT uid, size, internal_date, historical FROM message WHERE mailbox_key = $1 AND "
-                          "folder = $3 AND state = 'pending' AND (generation <> $2 OR uid_validity <> $4)",
-                          Key(folder, uid_validity)));
+      co_await tx.Execute(
+          "SELECT uid, size, internal_date, historical FROM message WHERE mailbox_key = $1 AND "
+          "folder = $3 AND state = 'pending' AND (generation < $2 OR (generation = $2 AND uid_validity <> $4))",
+          Key(folder, uid_validity)));
   co_return ToOpenRows(result);
 }
 
 async::Task<absl::StatusOr<std::vector<LeftFolder>>> ReadLeftFolders(sql::Transaction& tx, const FolderKey& present) {
-  Params params{present.mailbox.key, present.folder};
+  // Not of a later generation: then it is we who know an old configuration.
+  Params params{present.mailbox.key, present.folder, present.generation};
   PS_CO_ASSIGN_OR_RETURN(
       sql::Result result,
       co_await tx.Execute("SELECT DISTINCT folder, generation, uid_validity FROM message WHERE mailbox_key = $1 AND "
-                          "state IN ('pending', 'as_read') AND folder <> $2 ORDER BY folder, generation, uid_validity",
+                          "state IN ('pending', 'as_read') AND folder <> $2 AND generation <= $3 ORDER BY folder, "
+                          "generation, uid_validity",
                           std::move(params)));
   std::vector<LeftFolder> out;
   for (const sql::Row& row : result.rows) {
@@ -306,7 +309,8 @@ async::Task<absl::Status> CloseStalePending(sql::Transaction& tx, const FolderKe
   co_return (co_await tx.Execute(
                  "UPDATE message SET state = 'gone', decide_time = $5, reason = 'The folder was rebuilt or the "
                  "connection changed before it was fetched; its mail was listed again.' WHERE mailbox_key = $1 AND "
-                 "folder = $3 AND state IN ('pending', 'as_read') AND (generation <> $2 OR uid_validity <> $4)",
+                 "folder = $3 AND state IN ('pending', 'as_read') AND (generation < $2 OR (generation = $2 AND "
+                 "uid_validity <> $4))",
                  std::move(params)))
       .status();
 }

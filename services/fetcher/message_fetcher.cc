@@ -124,7 +124,9 @@ async::Task<absl::Status> MessageFetcher::JoinFinish(std::shared_ptr<Finishing> 
   co_await finishing->scope.Join();
   // Not by the finishing task: what the hold remembers belongs to the run, which downloads meanwhile.
   for (const std::shared_ptr<Slot>& slot : finishing->window) {
-    if (slot->stored) Forget(slot->listed.uid);
+    if (!slot->stored) continue;
+    Forget(slot->listed.uid);
+    hold_.begun.erase(slot->listed.message_id);
   }
   co_return finishing->result;
 }

@@ -19,6 +19,9 @@ constexpr absl::Duration kRedisRetry = absl::Seconds(1);
 constexpr absl::Duration kMaxIdle = absl::Seconds(1);
 // Looking more often than this finds little more and costs Redis a scan of what is others' turn.
 constexpr absl::Duration kMinPause = absl::Milliseconds(20);
+// When to look again at a mailbox in the schedule that this worker does not know (yet, or any more).
+constexpr absl::Duration kUnknownAgain = absl::Seconds(5);
+constexpr int kUnknownTimes = 3;
 // Ends of polls are told together, this long after the first.
 constexpr absl::Duration kFinishLinger = absl::Milliseconds(3);
 // How long a poll waits for a free connection to its host before it makes room for other mailboxes.
@@ -69,7 +72,8 @@ Worker::Worker(FetchContext& context, MailboxCatalog& catalog, lease::Schedule& 
       finished_event_(context.executor),
       claiming_(context.executor),
       loops_(context.executor),
-      polls_(context.executor) {}
+      polls_(context.executor),
+      finishing_(context.executor) {}
 
 Worker::~Worker() { Drain(); }
 
@@ -77,8 +81,9 @@ void Worker::Start() {
   catalog_.OnChange([this](const CatalogChange& change) { OnCatalogChange(change); });
   claiming_.Spawn(ClaimLoop());
   loops_.Spawn(RenewLoop());
+  loops_.Spawn(SweepLoop());
   loops_.Spawn(ApplyChanges());
-  loops_.Spawn(FinishLoop());
+  finishing_.Spawn(FinishLoop());
 }
 
 void Worker::Drain() {
@@ -93,12 +98,18 @@ void Worker::Drain() {
   // Not cancelled: an answer to a claim that nobody reads would be a mailbox that waits for the end of its lease.
   claiming_.JoinBlocking();
   polls_.JoinBlocking();
+  {
+    std::lock_guard lock(mutex_);
+    polls_ended_ = true;
+  }
+  // Not cancelled either: what it is telling Redis is to arrive.
+  finished_event_.Notify();
+  finishing_.JoinBlocking();
   loops_.Cancel();
   loops_.JoinBlocking();
   async::TaskScope last(context_.executor);
   last.Spawn([](Worker& worker) -> async::Task<void> {
-    absl::Status told = co_await worker.FlushFinished();
-    if (told.ok()) told = co_await worker.schedule_.Leave();
+    absl::Status told = co_await worker.schedule_.Leave();
     // Redis away: the leases run out by themselves.
     if (!told.ok())
       observe::Log(observe::Level::kInfo, "schedule.leave_failed", {{"error", std::string(told.message())}});
@@ -115,6 +126,7 @@ void Worker::OnCatalogChange(const CatalogChange& change) {
   {
     std::lock_guard lock(mutex_);
     changes_.insert(change.mailbox_id);
+    unknown_.erase(change.mailbox_id);
     const bool gone = change.mailbox == nullptr || !change.mailbox->enabled();
     if (auto it = running_.find(change.mailbox_id); it != running_.end()) {
       it->second->again = !gone;
@@ -148,7 +160,14 @@ async::Task<void> Worker::ApplyChanges() {
       } else {
         done = co_await schedule_.Remove(id);
       }
-      if (done.ok()) continue;
+      if (done.ok()) {
+        // It may have changed while Redis answered.
+        const MailboxRef present = catalog_.Find(id);
+        if (present == mailbox) continue;
+        std::lock_guard lock(mutex_);
+        changes_.insert(id);
+        continue;
+      }
       if (absl::IsCancelled(done)) co_return;
       observe::Log(observe::Level::kWarning, "schedule.change_failed",
                    {{"mailbox", id}, {"error", std::string(done.message())}});
@@ -181,8 +200,12 @@ async::Task<absl::Status> Worker::RegisterAll() {
         member.delay = options_.lease;
         member.mine = true;
       } else if (auto it = mine_.find(member.id); it != mine_.end()) {
-        member.delay = it->second.due - now;
-        member.mine = true;
+        if (now - it->second.due > 3 * options_.lease) {
+          mine_.erase(it);  // somebody else has had it since, or it would not be so late
+        } else {
+          member.delay = it->second.due - now;
+          member.mine = true;
+        }
       }
     }
     if (!member.mine) {
@@ -214,6 +237,7 @@ async::Task<void> Worker::ClaimLoop() {
       if (!status.ok()) {
         observe::Log(observe::Level::kWarning, "schedule.unavailable", {{"error", std::string(status.message())}});
         registered_ = false;  // it may come back empty
+        ForgetCursors();
         idle = kRedisRetry;
         absl::Status polled = co_await PollMineWithoutRedis(idle);
         if (!polled.ok()) {
@@ -222,6 +246,14 @@ async::Task<void> Worker::ClaimLoop() {
       }
     }
     (co_await wake_.Wait(std::max(idle, kMinPause))).IgnoreError();
+  }
+}
+
+// A claim whose answer was lost, or a schedule that was lost, says "unbroken" of what somebody else may have had since.
+void Worker::ForgetCursors() {
+  std::lock_guard lock(mutex_);
+  for (auto& [id, mine] : mine_) {
+    if (!running_.contains(id) && mine.hold != nullptr) mine.hold->cursor_known = false;
   }
 }
 
@@ -252,7 +284,10 @@ async::Task<absl::Status> Worker::ClaimAll(absl::Duration& idle) {
     members += claimed->members;
     held += claimed->held;
     workers = std::max(workers, claimed->workers);
-    if (claimed->wiped) registered_ = false;
+    if (claimed->wiped && registered_) {
+      registered_ = false;
+      ForgetCursors();
+    }
     if (claimed->next_due_in) idle = std::min(idle, *claimed->next_due_in);
   }
   if (!registered_) idle = absl::ZeroDuration();
@@ -278,8 +313,24 @@ async::Task<void> Worker::ClaimShard(int shard, int wanted, absl::StatusOr<lease
   for (const lease::Claimed& claim : result->claims) {
     MailboxRef mailbox = catalog_.Find(claim.id);
     if (mailbox == nullptr || !mailbox->enabled()) {
-      absl::Status removed = co_await schedule_.Remove(claim.id);
-      if (!removed.ok()) observe::Log(observe::Level::kInfo, "schedule.remove_failed", {{"mailbox", claim.id}});
+      // Perhaps it is we who know an old configuration: only what stays unknown is taken out.
+      bool stays = false;
+      {
+        std::lock_guard lock(mutex_);
+        stays = ++unknown_[claim.id] >= kUnknownTimes;
+        if (stays) unknown_.erase(claim.id);
+      }
+      if (stays) {
+        absl::Status removed = co_await schedule_.Remove(claim.id);
+        if (removed.ok()) continue;
+      }
+      std::lock_guard lock(mutex_);
+      lease::Finished back;
+      back.id = claim.id;
+      back.delay = kUnknownAgain;
+      back.keep = false;
+      finished_.push_back(std::move(back));
+      finished_event_.Notify();
       continue;
     }
     context_.metrics.lateness.Observe(absl::ToDoubleSeconds(claim.late));
@@ -358,10 +409,17 @@ async::Task<absl::Status> Worker::PollMineWithoutRedis(absl::Duration& idle) {
   co_return absl::OkStatus();
 }
 
-async::Task<void> Worker::RenewLoop() {
+// Apart from the renewals: it asks a question for each host, and must not hold them up.
+async::Task<void> Worker::SweepLoop() {
   while (true) {
     if (absl::Status s = co_await async::Sleep(options_.renew_every); absl::IsCancelled(s)) co_return;
     co_await limits_.Sweep();
+  }
+}
+
+async::Task<void> Worker::RenewLoop() {
+  while (true) {
+    if (absl::Status s = co_await async::Sleep(options_.renew_every); absl::IsCancelled(s)) co_return;
     if (DeliberatelyBroken("lease_not_renewed")) continue;
     std::vector<std::string> ids;
     {
@@ -380,7 +438,7 @@ async::Task<void> Worker::RenewLoop() {
         if ((*answers)[i] == lease::RenewAnswer::kLost) {
           it->second->taken = true;
           it->second->Stop();
-        } else if ((*answers)[i] == lease::RenewAnswer::kAbsent) {
+        } else if ((*answers)[i] == lease::RenewAnswer::kAbsent && !it->second->removed) {
           lease::Member member;
           member.id = ids[i];
           member.delay = options_.lease;
@@ -397,9 +455,14 @@ async::Task<void> Worker::RenewLoop() {
 
 // Tells the schedule of polls that ended, many at once.
 async::Task<void> Worker::FinishLoop() {
-  while (true) {
-    if (absl::Status s = co_await finished_event_.Wait(kMaxIdle); absl::IsCancelled(s)) co_return;
-    if (absl::Status s = co_await async::Sleep(kFinishLinger); absl::IsCancelled(s)) co_return;
+  bool last = false;
+  while (!last) {
+    (co_await finished_event_.Wait(kMaxIdle)).IgnoreError();
+    (co_await async::Sleep(kFinishLinger)).IgnoreError();
+    {
+      std::lock_guard lock(mutex_);
+      last = polls_ended_;
+    }
     absl::Status told = co_await FlushFinished();
     if (!told.ok() && !absl::IsCancelled(told)) {
       // Their leases run out, or the schedule is filled anew.
@@ -522,13 +585,7 @@ async::Task<void> Worker::RunOne(std::shared_ptr<Running> running, MailboxRef ma
     if (too_many && !removed) --held_;
     if (!removed) finished_.push_back(std::move(finished));
   }
-  if (removed) {
-    absl::Status ended = co_await schedule_.Remove(id);
-    if (!ended.ok()) {
-      observe::Log(observe::Level::kInfo, "schedule.done_failed",
-                   {{"mailbox", id}, {"error", std::string(ended.message())}});
-    }
-  }
+  // What is gone is taken out of the schedule by ApplyChanges, which heard of it too.
   finished_event_.Notify();
 }
 

@@ -51,6 +51,8 @@ class Worker {
   async::Task<absl::Status> ClaimAll(absl::Duration& idle);
   async::Task<void> ClaimShard(int shard, int wanted, absl::StatusOr<lease::ClaimResult>& result);
   async::Task<void> RenewLoop();
+  async::Task<void> SweepLoop();
+  void ForgetCursors();
   async::Task<void> FinishLoop();
   async::Task<absl::Status> FlushFinished();
   async::Task<absl::Status> RegisterAll();
@@ -75,16 +77,19 @@ class Worker {
   async::TaskScope claiming_;
   async::TaskScope loops_;
   async::TaskScope polls_;
+  async::TaskScope finishing_;
 
   mutable std::mutex mutex_;
   std::map<std::string, std::shared_ptr<Running>> running_;
   std::map<std::string, Mine> mine_;
   std::vector<lease::Finished> finished_;  // to be told to the schedule
   std::set<std::string> changes_;
-  int64_t held_ = 0;   // mailboxes whose preferred worker this one is, as of the last claims
-  int64_t share_ = 0;  // how many it should be; 0: not known
-  bool away_ = false;  // Redis does not answer
+  std::map<std::string, int> unknown_;  // how often the schedule named a mailbox that the catalog does not
+  int64_t held_ = 0;                    // mailboxes whose preferred worker this one is, as of the last claims
+  int64_t share_ = 0;                   // how many it should be; 0: not known
+  bool away_ = false;                   // Redis does not answer
   bool draining_ = false;
+  bool polls_ended_ = false;
   // Of the claim loop alone.
   bool registered_ = false;
   std::map<std::string, absl::Time> proposed_;  // due times proposed for others' mailboxes since the last wipe
