@@ -36,6 +36,8 @@ class Workers:
         self._create_mailboxes()
         for fetcher in self.fetchers:
             wait_until(lambda f=fetcher: len(self.statuses(f)) == self.mailboxes, 60, "every fetcher to know every mailbox")
+        # What is there at a first listing is backlog, which is published newest first: mail is to come after it.
+        wait_until(lambda: all(s.last_success_time.seconds for s in self.statuses(self.fetchers[0])), 120, "the first polls")
         return self
 
     def _create_mailboxes(self):
