@@ -96,6 +96,15 @@ ConnectionLimits::ConnectionLimits(asio::any_io_executor executor, redis::Comman
 
 ConnectionLimits::~ConnectionLimits() = default;
 
+// Asks Redis for `want` places at `key`; answers how many this worker has now.
+async::Task<absl::StatusOr<int>> ConnectionLimits::Ask(const std::string& key, int want, int limit) {
+  std::vector<std::string> arguments{holder_, absl::StrCat(want), absl::StrCat(limit),
+                                     absl::StrCat(absl::ToInt64Milliseconds(options_.lease))};
+  std::vector<std::string> keys{absl::StrCat("poststelle:{", key, "}:connections")};
+  PS_CO_ASSIGN_OR_RETURN(redis::Reply reply, co_await redis_.Eval(kSet, std::move(keys), std::move(arguments)));
+  co_return static_cast<int>(reply.integer);
+}
+
 // Takes a place if one is granted and free, or if one more is granted now.
 async::Task<bool> ConnectionLimits::TakeOne(const std::string& key, int limit) {
   std::shared_ptr<State::Place> place;
@@ -111,15 +120,12 @@ async::Task<bool> ConnectionLimits::TakeOne(const std::string& key, int limit) {
     place->asking = true;
     want = place->used + 1;
   }
-  std::vector<std::string> arguments{holder_, absl::StrCat(want), absl::StrCat(limit),
-                                     absl::StrCat(absl::ToInt64Milliseconds(options_.lease))};
-  std::vector<std::string> keys{absl::StrCat("poststelle:{", key, "}:connections")};
-  absl::StatusOr<redis::Reply> reply = co_await redis_.Eval(kSet, std::move(keys), std::move(arguments));
+  const absl::StatusOr<int> reply = co_await Ask(key, want, limit);
   std::lock_guard lock(state_->mutex);
   place->asking = false;
   // Redis away: the limit holds in this process at least.
   if (absl::IsCancelled(reply.status())) co_return false;
-  const int granted = reply.ok() ? static_cast<int>(reply->integer) : std::min(limit, want);
+  const int granted = reply.ok() ? *reply : std::min(limit, want);
   place->granted = granted;
   if (place->used >= granted) co_return false;
   ++place->used;
@@ -202,16 +208,12 @@ async::Task<void> ConnectionLimits::Sweep() {
       place->granted = want;
     }
     const bool host = key.starts_with("host/");
-    std::vector<std::string> arguments{holder_, absl::StrCat(want),
-                                       absl::StrCat(host ? options_.per_host : options_.per_account),
-                                       absl::StrCat(absl::ToInt64Milliseconds(options_.lease))};
-    std::vector<std::string> keys{absl::StrCat("poststelle:{", key, "}:connections")};
-    absl::StatusOr<redis::Reply> reply = co_await redis_.Eval(kSet, std::move(keys), std::move(arguments));
+    const absl::StatusOr<int> reply = co_await Ask(key, want, host ? options_.per_host : options_.per_account);
     // What Redis does not hear of now expires there, or is said again at the next turn. After it was away, or was
     // wiped, the others may have left less than is granted here: then no more is used until it is.
     std::lock_guard lock(state_->mutex);
     place->asking = false;
-    if (reply.ok()) place->granted = static_cast<int>(reply->integer);
+    if (reply.ok()) place->granted = *reply;
   }
 }
 

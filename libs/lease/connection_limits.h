@@ -50,6 +50,7 @@ class ConnectionLimits {
 
  private:
   struct State;
+  async::Task<absl::StatusOr<int>> Ask(const std::string& key, int want, int limit);
   async::Task<bool> TakeOne(const std::string& key, int limit);
   std::shared_ptr<State> state_;
   redis::Commands& redis_;
