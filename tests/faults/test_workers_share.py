@@ -5,13 +5,12 @@ wiped, then others take over in time and a checker finds nothing lost, doubled, 
 """
 import os
 import signal
-import socket
 import threading
 import time
 
 import pytest
 
-from servers import Redis, wait_until
+from servers import Listener, Redis, wait_until
 from workers import CLEAN, Deliveries, Workers, check, stopped
 
 LONG = bool(os.environ.get("POSTSTELLE_LONG"))
@@ -134,27 +133,17 @@ def test_two_redis_servers_and_both_workers_believe_they_own_everything(database
         other.stop()
 
 
-class SilentServer:
+class SilentServer(Listener):
     """Accepts, greets, and says nothing more; remembers how many sessions were open at once."""
 
     def __init__(self):
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        self.lock, self.open, self.most, self.all = threading.Lock(), 0, 0, 0
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        while True:
-            try:
-                client, _ = self.listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+        self.lock, self.now, self.most, self.all = threading.Lock(), 0, 0, 0
+        super().__init__()
 
     def _serve(self, client):
         with self.lock:
-            self.open, self.all = self.open + 1, self.all + 1
-            self.most = max(self.most, self.open)
+            self.now, self.all = self.now + 1, self.all + 1
+            self.most = max(self.most, self.now)
         try:
             client.sendall(b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] ready\r\n")
             while client.recv(4096):
@@ -162,7 +151,7 @@ class SilentServer:
         except OSError:
             pass
         with self.lock:
-            self.open -= 1
+            self.now -= 1
 
 
 def sessions_at_once(env=None):
@@ -175,7 +164,7 @@ def sessions_at_once(env=None):
         workers.stack.create_mailbox("box0@localhost", encryption="none", port=server.port, ca=False, host="127.0.0.1",
                                      interval="100ms")
         wait_until(lambda: server.all >= 3 or server.most > 1, 60, "three sessions")
-    server.listener.close()
+    server.close()
     return server.most
 
 

@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 
 PR_SET_PDEATHSIG = 1
@@ -94,6 +95,30 @@ class Process:
     def log(self):
         with open(self.log_path, errors="replace") as log:
             return log.read()
+
+
+class Listener:
+    """A server of the tests' own: each session is `_serve(client)` of the subclass, on a thread. Begin with it last."""
+
+    def __init__(self):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.open = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            self.open.append(client)
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def close(self):
+        self.listener.close()
+        for client in self.open:
+            client.close()
 
 
 class Redis:

@@ -1,29 +1,18 @@
 """A scripted IMAP server in clear text: each behaviour is a function of the session so far."""
 import socket
 import ssl
-import threading
 import time
 
+from servers import Listener
 
-class ScriptedServer:
+
+class ScriptedServer(Listener):
     """Signs anybody in, lists one message of 100 bytes, and misbehaves at `step` by sending `answer` (bytes), or by saying
     nothing (None), or by hanging up ("close")."""
 
     def __init__(self, step, answer):
         self.step, self.answer = step, answer
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        self.open = []
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        while True:
-            try:
-                client, _ = self.listener.accept()
-            except OSError:
-                return
-            self.open.append(client)
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+        super().__init__()
 
     def _misbehaves(self, step, client):
         if step != self.step:
@@ -55,11 +44,6 @@ class ScriptedServer:
         except OSError:
             pass
 
-    def close(self):
-        self.listener.close()
-        for client in self.open:
-            client.close()
-
 
 class ImpatientServer(ScriptedServer):
     """Over TLS; hangs up when it is spoken to before it has greeted. Counts the sessions that it let in and those that it did not."""
@@ -89,7 +73,7 @@ class ImpatientServer(ScriptedServer):
         super()._serve(secure)
 
 
-class FolderServer:
+class FolderServer(Listener):
     """Serves a folder in clear text: `sizes` maps the UIDs that it lists to the sizes it tells. What it tells of a message,
     what it sends as its body (`body(uid, nth)`: the nth time it is asked for), and as its headers, are functions that a test
     replaces; they return the bytes of a FETCH response's items, or a Refusal, or None to hang up."""
@@ -98,10 +82,7 @@ class FolderServer:
         self.sizes, self.exists, self.uid_validity = dict(sizes), exists, uid_validity
         self.commands = []  # of UID FETCH, in order
         self.asked = {}     # UID: how often its body was asked for
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        self.open = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__()
 
     def listing(self, uid, nth):
         return b'UID %d FLAGS () INTERNALDATE "%s" RFC822.SIZE %d' % (uid, self.date(uid), self.sizes[uid])
@@ -115,15 +96,6 @@ class FolderServer:
     def header(self, uid):
         text = message(uid, 200)
         return b"UID %d BODY[HEADER]<0> {%d}\r\n%s" % (uid, len(text), text)
-
-    def _accept(self):
-        while True:
-            try:
-                client, _ = self.listener.accept()
-            except OSError:
-                return
-            self.open.append(client)
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client):
         try:
@@ -174,11 +146,6 @@ class FolderServer:
             if items:
                 out.append(b"* %d FETCH (%s)\r\n" % (list(self.sizes).index(uid) + 1 if len(self.sizes) < 100 else 1, items))
         return b"".join(out) + b"$TAG OK done\r\n"
-
-    def close(self):
-        self.listener.close()
-        for client in self.open:
-            client.close()
 
 
 class Refusal:
