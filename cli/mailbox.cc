@@ -2,6 +2,7 @@
 #include <iostream>
 #include <sstream>
 
+#include "absl/strings/str_join.h"
 #include "absl/time/time.h"
 #include "cli/context.h"
 #include "cli/output.h"
@@ -86,7 +87,7 @@ bool Fill(const MailboxOptions& o, Mailbox& m, std::vector<std::string>& paths) 
   if (password.empty() && environment != nullptr) password = environment;
   set(!password.empty(), "password_authentication.password",
       [&] { m.mutable_password_authentication()->set_password(password); });
-  set(!o.folder.empty(), "import_options.folder", [&] { m.mutable_import_options()->set_folder(o.folder); });
+  set(!o.folder.empty(), "import_options.folders", [&] { m.mutable_import_options()->add_folders(o.folder); });
   set(o.max_age_days != 0, "import_options.max_age_days",
       [&] { m.mutable_import_options()->set_max_age_days(o.max_age_days); });
   set(o.unlimited_age, "import_options.unlimited_age", [&] { m.mutable_import_options()->set_unlimited_age(true); });
@@ -121,7 +122,7 @@ void Print(const Context& context, const Mailbox& m) {
        {"login",
         m.password_authentication().login_name().empty() ? m.address() : m.password_authentication().login_name()},
        {"password", m.password_authentication().password_set() ? "stored" : "none"},
-       {"folder", import.folder()},
+       {"folders", absl::StrJoin(import.folders(), ", ")},
        {"max age", import.unlimited_age() ? "unlimited" : std::to_string(import.max_age_days()) + " days"},
        {"interval", std::to_string(import.fetch_interval().seconds()) + " s"},
        {"read mail", import.also_fetch_read() ? "imported too" : "passed over"},

@@ -121,9 +121,11 @@ class Validator {
     if (interval < min_interval_ || interval > kMaxInterval) {
       Wrong("import_options.fetch_interval", absl::StrCat("must be ", absl::FormatDuration(min_interval_), " to 168h"));
     }
-    if (options.folder().empty()) options.set_folder("INBOX");
-    if (options.folder().size() > 255 || HasControl(options.folder())) {
-      Wrong("import_options.folder", "must have at most 255 bytes and no control characters");
+    if (options.folders().empty()) options.add_folders("INBOX");
+    for (const std::string& folder : options.folders()) {
+      if (folder.empty() || folder.size() > 255 || HasControl(folder)) {
+        Wrong("import_options.folders", "each must have 1 to 255 bytes and no control characters");
+      }
     }
   }
 

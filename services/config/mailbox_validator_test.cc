@@ -25,7 +25,7 @@ TEST(Validator, FillsInTheDefaults) {
   EXPECT_EQ(mailbox.connection().encryption(), v1::Connection::ENCRYPTION_TLS);
   EXPECT_EQ(mailbox.import_options().max_age_days(), 30);
   EXPECT_EQ(mailbox.import_options().fetch_interval().seconds(), 300);
-  EXPECT_EQ(mailbox.import_options().folder(), "INBOX");
+  EXPECT_EQ(mailbox.import_options().folders(0), "INBOX");
 }
 
 TEST(Validator, NamesEveryBadFieldAtOnce) {

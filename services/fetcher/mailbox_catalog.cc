@@ -15,7 +15,7 @@ FolderKey FolderKeyOf(const config::v1::Mailbox& mailbox) {
   out.mailbox.key =
       absl::StrCat(out.mailbox.id, "@", mailbox.create_time().seconds(), ".", mailbox.create_time().nanos());
   out.generation = mailbox.connection_generation();
-  out.folder = mailbox.import_options().folder().empty() ? "INBOX" : mailbox.import_options().folder();
+  out.folder = mailbox.import_options().folders().empty() ? "INBOX" : mailbox.import_options().folders(0);
   return out;
 }
 
