@@ -27,12 +27,14 @@ class StreamOut : public grpc::ServerWriteReactor<Response>, public std::enable_
     co_return write_ok_;
   }
 
-  // Waits; true as soon as the client is gone.
+  // Waits, or until Wake(); true as soon as the client is gone.
   async::Task<bool> WaitOrCancelled(absl::Duration duration) {
     if (!cancelled_) (co_await cancelled_event_.Wait(duration)).IgnoreError();
     co_return cancelled_;
   }
   bool cancelled() const { return cancelled_; }
+  // Ends a WaitOrCancelled early: the one that is pending, or the next one. Any thread.
+  void Wake() { cancelled_event_.Notify(); }
 
   // Starts `handler` behind `gate` with this stream, which keeps itself alive until gRPC and the coroutine are both
   // done.

@@ -42,6 +42,32 @@ T Detail(const grpc::Status& status) {
   return out;
 }
 
+// What travels in an absl::Status: google.rpc messages under these names.
+constexpr const char* kInfoPayload = "type.googleapis.com/google.rpc.ErrorInfo";
+constexpr const char* kBadRequestPayload = "type.googleapis.com/google.rpc.BadRequest";
+
+template <typename T>
+T Payload(const absl::Status& status, const char* name) {
+  T out;
+  if (auto payload = status.GetPayload(name)) out.ParsePartialFromString(std::string(*payload));
+  return out;
+}
+
+google::rpc::BadRequest BadRequestOf(const std::vector<Violation>& violations) {
+  google::rpc::BadRequest bad;
+  for (const Violation& v : violations) {
+    auto* field = bad.add_field_violations();
+    field->set_field(v.field);
+    field->set_description(v.description);
+  }
+  return bad;
+}
+
+std::string TextOf(const std::vector<Violation>& violations) {
+  auto text = [](std::string* out, const Violation& v) { absl::StrAppend(out, v.field, ": ", v.description); };
+  return absl::StrJoin(violations, "; ", text);
+}
+
 std::string ReasonOfCode(absl::StatusCode code) {
   std::string name = absl::StatusCodeToString(code);
   return name.empty() ? "UNKNOWN" : name;
@@ -55,24 +81,34 @@ grpc::Status Error(grpc::StatusCode code, const std::string& reason, const std::
 }
 
 grpc::Status InvalidFields(const std::vector<Violation>& violations, const std::string& reason) {
-  auto text = [](std::string* out, const Violation& v) { absl::StrAppend(out, v.field, ": ", v.description); };
-  google::rpc::Status details =
-      Start(grpc::StatusCode::INVALID_ARGUMENT, reason, absl::StrJoin(violations, "; ", text), {});
-  google::rpc::BadRequest bad;
-  for (const Violation& v : violations) {
-    auto* field = bad.add_field_violations();
-    field->set_field(v.field);
-    field->set_description(v.description);
-  }
-  details.add_details()->PackFrom(bad);
+  google::rpc::Status details = Start(grpc::StatusCode::INVALID_ARGUMENT, reason, TextOf(violations), {});
+  details.add_details()->PackFrom(BadRequestOf(violations));
   return Build(details);
+}
+
+absl::Status InvalidFieldsStatus(const std::vector<Violation>& violations, const std::string& reason) {
+  absl::Status status = WithReason(absl::InvalidArgumentError(TextOf(violations)), reason);
+  status.SetPayload(kBadRequestPayload, absl::Cord(BadRequestOf(violations).SerializeAsString()));
+  return status;
+}
+
+absl::Status WithMetadata(absl::Status status, const std::string& key, const std::string& value) {
+  auto info = Payload<google::rpc::ErrorInfo>(status, kInfoPayload);
+  (*info.mutable_metadata())[key] = value;
+  status.SetPayload(kInfoPayload, absl::Cord(info.SerializeAsString()));
+  return status;
 }
 
 grpc::Status FromAbsl(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
   std::string reason = poststelle::ReasonOf(status);
   if (reason.empty()) reason = ReasonOfCode(status.code());
-  return Error(static_cast<grpc::StatusCode>(status.code()), reason, std::string(status.message()));
+  const auto info = Payload<google::rpc::ErrorInfo>(status, kInfoPayload);
+  google::rpc::Status details = Start(static_cast<grpc::StatusCode>(status.code()), reason,
+                                      std::string(status.message()), {info.metadata().begin(), info.metadata().end()});
+  const auto bad = Payload<google::rpc::BadRequest>(status, kBadRequestPayload);
+  if (!bad.field_violations().empty()) details.add_details()->PackFrom(bad);
+  return Build(details);
 }
 
 std::string ReasonOf(const grpc::Status& status) { return Detail<google::rpc::ErrorInfo>(status).reason(); }

@@ -25,7 +25,14 @@ grpc::Status Error(grpc::StatusCode code, const std::string& reason, const std::
 // INVALID_ARGUMENT with reason INVALID_FIELDS (or another) that names every violation.
 grpc::Status InvalidFields(const std::vector<Violation>& violations, const std::string& reason = "INVALID_FIELDS");
 
-// The code as it is; the reason it carries (libs/base/reason.h), or one made of the code.
+// The same for functions that return absl::Status: kInvalidArgument that FromAbsl turns into InvalidFields.
+absl::Status InvalidFieldsStatus(const std::vector<Violation>& violations, const std::string& reason);
+
+// `status` with an entry of ErrorInfo.metadata, which FromAbsl puts into the answer.
+absl::Status WithMetadata(absl::Status status, const std::string& key, const std::string& value);
+
+// The code as it is; the reason it carries (libs/base/reason.h), or one made of the code; the metadata and bad fields
+// that the functions above put there.
 grpc::Status FromAbsl(const absl::Status& status);
 
 // The reason of an error that came over the wire; empty if there is none.

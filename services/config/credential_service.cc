@@ -45,8 +45,7 @@ async::Task<grpc::Status> CredentialService::Get(grpc::Status authorized, const 
                          "the password can't be decrypted: " + std::string(password.status().message()));
   }
   const v1::Mailbox& mailbox = found->mailbox;
-  const std::string& login = mailbox.password_authentication().login_name();
-  response.set_login_name(login.empty() ? mailbox.address() : login);
+  response.set_login_name(LoginName(mailbox));
   response.set_password(std::string(password->Reveal()));
   response.set_etag(mailbox.etag());
   co_return grpc::Status::OK;

@@ -3,6 +3,7 @@
 #include <google/protobuf/util/field_mask_util.h>
 
 #include "absl/strings/str_cat.h"
+#include "services/config/mailbox_validator.h"
 
 namespace poststelle::config {
 
@@ -28,6 +29,7 @@ std::vector<rpc::Violation> Merge(const v1::Mailbox& update, const google::proto
   if (!violations.empty()) return violations;
 
   const v1::Mailbox before = stored;
+  const bool usual_port = stored.connection().port() == UsualPort(stored.connection());
   const bool all = mask.paths_size() == 1 && mask.paths(0) == "*";
   if (all) {
     stored = update;
@@ -39,6 +41,11 @@ std::vector<rpc::Violation> Merge(const v1::Mailbox& update, const google::proto
     options.set_replace_repeated_fields(true);
     FieldMaskUtil::MergeMessageTo(update, mask, options, &stored);
   }
+  // A port that was the usual one follows the encryption, unless a port is given.
+  const bool port_given = update.connection().port() != 0 && stored.connection().port() == update.connection().port();
+  if (usual_port && !port_given && stored.connection().encryption() != before.connection().encryption()) {
+    stored.mutable_connection()->set_port(0);
+  }
   // What the service alone decides stays.
   stored.set_name(before.name());
   stored.set_direction(before.direction());
@@ -47,6 +54,7 @@ std::vector<rpc::Violation> Merge(const v1::Mailbox& update, const google::proto
   *stored.mutable_create_time() = before.create_time();
   *stored.mutable_update_time() = before.update_time();
   stored.set_etag(before.etag());
+  stored.clear_warnings();
   return violations;
 }
 

@@ -1,25 +1,20 @@
 #include "services/config/mailbox_service.h"
 
-#include <charconv>
-
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "libs/base/ids.h"
 #include "libs/base/page_budget.h"
 #include "libs/base/status_macros.h"
 #include "libs/rpc/page_token.h"
-#include "libs/rpc/server_stream.h"
 #include "libs/rpc/unary.h"
+#include "services/config/duplicate.h"
 #include "services/config/mailbox_merge.h"
+#include "services/config/mailbox_selection.h"
 #include "services/config/mailbox_validator.h"
 
 namespace poststelle::config {
 namespace {
 
-using WatchStream = rpc::StreamOut<v1::WatchMailboxesResponse>;
-
-constexpr absl::Duration kLook = absl::Milliseconds(50);
-constexpr absl::Duration kHeartbeat = absl::Seconds(20);
 constexpr std::string_view kRequestHash = "create request";
 
 std::string Prefixed(const std::string& id) { return "mailboxes/" + id; }
@@ -42,72 +37,26 @@ grpc::Status BadName(const std::string& field) {
       {Wrong(field, "must be mailboxes/{mailbox}, with 4 to 63 characters of a-z, 0-9 and hyphen")});
 }
 
-// "epoch.revision"
-std::string Token(const std::string& epoch, int64_t revision) { return absl::StrCat(epoch, ".", revision); }
-
-absl::StatusOr<int64_t> ParseToken(const std::string& epoch, const std::string& token) {
-  const size_t dot = token.rfind('.');
-  int64_t revision = -1;
-  if (dot != std::string::npos) std::from_chars(token.data() + dot + 1, token.data() + token.size(), revision);
-  if (revision < 0) return absl::InvalidArgumentError("resume_token: not a token of this service");
-  if (token.substr(0, dot) != epoch)
-    return absl::OutOfRangeError("the token is of another database; watch without a token");
-  return revision;
+grpc::Status CheckNew(const std::string& mailbox_id, const std::string& request_id,
+                      std::vector<rpc::Violation> violations) {
+  if (!mailbox_id.empty() && !IsMailboxId(mailbox_id)) {
+    violations.push_back(
+        Wrong("mailbox_id", "must have 4 to 63 characters of a-z, 0-9 and hyphen and start with a letter"));
+  }
+  if (request_id.size() > 128) violations.push_back(Wrong("request_id", "must have at most 128 characters"));
+  if (request_id.find('\0') != std::string::npos) violations.push_back(Wrong("request_id", "must have no NUL"));
+  return violations.empty() ? grpc::Status::OK : rpc::InvalidFields(violations);
 }
 
-// One watcher. Reads the log of changes; nothing is kept in memory for it, so a slow one costs nobody anything.
-async::Task<grpc::Status> Watch(MailboxStore& store, const std::string& epoch, std::string resume_token,
-                                std::shared_ptr<WatchStream> stream, const std::atomic<bool>& draining) {
-  int64_t revision = 0;
-  v1::WatchMailboxesResponse step;
-  if (resume_token.empty()) {
-    absl::StatusOr<MailboxStore::Snapshot> snapshot = co_await store.ReadSnapshot();
-    if (!snapshot.ok()) co_return rpc::FromAbsl(snapshot.status());
-    revision = snapshot->revision;
-    for (v1::Mailbox& mailbox : snapshot->mailboxes) {
-      *step.mutable_upserted() = std::move(mailbox);
-      const bool sent = co_await stream->Write(step);
-      if (!sent) co_return grpc::Status::CANCELLED;
-    }
-  } else {
-    absl::StatusOr<int64_t> parsed = ParseToken(epoch, resume_token);
-    if (absl::IsOutOfRange(parsed.status())) {
-      co_return rpc::Error(grpc::StatusCode::OUT_OF_RANGE, "REVISION_COMPACTED",
-                           std::string(parsed.status().message()));
-    }
-    if (!parsed.ok()) co_return rpc::InvalidFields({Wrong("resume_token", "not a token of this service")});
-    revision = *parsed;
-  }
-  bool caught_up = false;
-  absl::Time spoken = absl::InfinitePast();
-  while (true) {
-    absl::StatusOr<std::vector<Change>> changes = co_await store.ReadChanges(revision);
-    if (!changes.ok()) co_return rpc::FromAbsl(changes.status());
-    for (Change& change : *changes) {
-      revision = change.revision;
-      if (change.mailbox) {
-        *step.mutable_upserted() = *std::move(change.mailbox);
-      } else {
-        step.set_deleted(Prefixed(change.mailbox_id));
-      }
-      step.set_resume_token(Token(epoch, revision));
-      const bool sent = co_await stream->Write(step);
-      if (!sent) co_return grpc::Status::CANCELLED;
-    }
-    if (!changes->empty()) continue;
-    if (!caught_up || absl::Now() - spoken > kHeartbeat) {
-      step.mutable_synced();
-      step.set_resume_token(Token(epoch, revision));
-      const bool sent = co_await stream->Write(step);
-      if (!sent) co_return grpc::Status::CANCELLED;
-      spoken = absl::Now();
-      caught_up = true;
-    }
-    const bool gone = co_await stream->WaitOrCancelled(kLook);
-    if (gone) co_return grpc::Status::CANCELLED;
-    if (draining) co_return rpc::Error(grpc::StatusCode::UNAVAILABLE, "DRAINING", "the service is shutting down");
-  }
+// What only the service says of a mailbox.
+void ClearOutput(v1::Mailbox& mailbox) {
+  mailbox.clear_warnings();
+  mailbox.clear_create_time();
+  mailbox.clear_update_time();
+  if (mailbox.has_password_authentication()) mailbox.mutable_password_authentication()->set_password_set(false);
 }
+
+Commit CommitOf(bool validate_only) { return validate_only ? Commit::kDryRun : Commit::kYes; }
 
 }  // namespace
 
@@ -143,7 +92,12 @@ grpc::ServerUnaryReactor* MailboxService::DeleteMailbox(grpc::CallbackServerCont
 grpc::ServerWriteReactor<v1::WatchMailboxesResponse>* MailboxService::WatchMailboxes(
     grpc::CallbackServerContext*, const v1::WatchMailboxesRequest* request) {
   auto stream = std::make_shared<WatchStream>(gate_.executor());
-  return WatchStream::Run(stream, gate_, Watch(store_, epoch_, request->resume_token(), stream, draining_));
+  return WatchStream::Run(stream, gate_, Watch(store_, hub_, epoch_, request->resume_token(), stream, draining_));
+}
+grpc::ServerUnaryReactor* MailboxService::DuplicateMailbox(grpc::CallbackServerContext* context,
+                                                           const v1::DuplicateMailboxRequest* request,
+                                                           v1::DuplicateMailboxResponse* response) {
+  return rpc::Unary(context, gate_, Duplicate(*request, *response));
 }
 
 absl::StatusOr<StoredMailbox> MailboxService::Seal(v1::Mailbox mailbox) const {
@@ -157,9 +111,15 @@ absl::StatusOr<StoredMailbox> MailboxService::Seal(v1::Mailbox mailbox) const {
   return out;
 }
 
-absl::StatusOr<RequestMark> MailboxService::MarkOf(const v1::CreateMailboxRequest& request) const {
+absl::StatusOr<std::string> MailboxService::Reseal(const StoredMailbox& source, const v1::Mailbox& target) const {
+  PS_ASSIGN_OR_RETURN(SecretString password, vault_.Open(source.sealed_password, PasswordRecord(IdOf(source.mailbox))));
+  return vault_.Seal(password, PasswordRecord(IdOf(target)));
+}
+
+absl::StatusOr<RequestMark> MailboxService::MarkOf(const std::string& request_id,
+                                                   const google::protobuf::MessageLite& request) const {
   RequestMark mark;
-  mark.id = request.request_id();
+  mark.id = request_id;
   if (mark.id.empty()) return mark;
   // Keyed, because a request holds a password: from the database alone nobody can try words against the hash.
   auto bytes = std::make_shared<const SecretString>(request.SerializeAsString());
@@ -173,23 +133,18 @@ absl::StatusOr<RequestMark> MailboxService::MarkOf(const v1::CreateMailboxReques
 async::Task<grpc::Status> MailboxService::Create(const v1::CreateMailboxRequest& request,
                                                  v1::CreateMailboxResponse& response) {
   v1::Mailbox mailbox = request.mailbox();
-  std::vector<rpc::Violation> violations = CompleteAndValidate(mailbox, min_interval_, true);
-  if (!request.mailbox_id().empty() && !IsMailboxId(request.mailbox_id())) {
-    violations.push_back(
-        Wrong("mailbox_id", "must have 4 to 63 characters of a-z, 0-9 and hyphen and start with a letter"));
-  }
-  if (request.request_id().size() > 128) violations.push_back(Wrong("request_id", "must have at most 128 characters"));
-  if (!violations.empty()) co_return rpc::InvalidFields(violations);
-  mailbox.set_name(Prefixed(request.mailbox_id().empty() ? "m" + RandomId() : request.mailbox_id()));
+  ClearOutput(mailbox);
+  const std::string id = request.mailbox_id().empty() ? "m" + RandomId() : request.mailbox_id();
+  mailbox.set_name(Prefixed(id));
+  std::vector<rpc::Violation> violations = CompleteAndValidate(mailbox, min_interval_, Passwords::kRequired);
+  grpc::Status good = CheckNew(request.mailbox_id(), request.request_id(), std::move(violations));
+  if (!good.ok()) co_return good;
   absl::StatusOr<StoredMailbox> sealed = Seal(std::move(mailbox));
   if (!sealed.ok()) co_return rpc::FromAbsl(sealed.status());
-  if (request.validate_only()) {
-    *response.mutable_mailbox() = sealed->mailbox;
-    co_return grpc::Status::OK;
-  }
-  absl::StatusOr<RequestMark> mark = MarkOf(request);
+  absl::StatusOr<RequestMark> mark = MarkOf(request.request_id(), request);
   if (!mark.ok()) co_return rpc::FromAbsl(mark.status());
-  absl::StatusOr<v1::Mailbox> created = co_await store_.Create(*std::move(sealed), *std::move(mark));
+  absl::StatusOr<v1::Mailbox> created =
+      co_await store_.Create(*std::move(sealed), *std::move(mark), CommitOf(request.validate_only()));
   if (!created.ok()) co_return rpc::FromAbsl(created.status());
   *response.mutable_mailbox() = *std::move(created);
   co_return grpc::Status::OK;
@@ -207,18 +162,20 @@ async::Task<grpc::Status> MailboxService::Get(const v1::GetMailboxRequest& reque
 async::Task<grpc::Status> MailboxService::List(const v1::ListMailboxesRequest& request,
                                                v1::ListMailboxesResponse& response) {
   std::vector<rpc::Violation> violations;
+  const MailboxSelection selection = SelectionOf(request, violations);
+  const std::string arguments = ArgumentsOf(request);
   absl::StatusOr<int> size = rpc::PageSize(request.page_size(), 50, 1000);
-  absl::StatusOr<std::string> after = rpc::ReadPageToken(epoch_, "mailboxes", request.page_token());
+  absl::StatusOr<std::string> after = rpc::ReadPageToken(epoch_, arguments, request.page_token());
   if (!size.ok()) violations.push_back(Wrong("page_size", std::string(size.status().message())));
   if (!after.ok()) violations.push_back(Wrong("page_token", std::string(after.status().message())));
   if (!violations.empty()) co_return rpc::InvalidFields(violations);
-  absl::StatusOr<std::vector<v1::Mailbox>> found = co_await store_.List(*after, *size + 1);
+  absl::StatusOr<std::vector<v1::Mailbox>> found = co_await store_.List(selection, *after, *size + 1);
   if (!found.ok()) co_return rpc::FromAbsl(found.status());
   PageBudget budget;
   for (v1::Mailbox& mailbox : *found) {
     if (response.mailboxes_size() == *size || !budget.Take(mailbox.ByteSizeLong())) {
-      const std::string last = NameKey(response.mailboxes(response.mailboxes_size() - 1).display_name());
-      response.set_next_page_token(rpc::MakePageToken(epoch_, "mailboxes", last));
+      const v1::Mailbox& last = response.mailboxes(response.mailboxes_size() - 1);
+      response.set_next_page_token(rpc::MakePageToken(epoch_, arguments, PositionOf(last, selection)));
       break;
     }
     *response.add_mailboxes() = std::move(mailbox);
@@ -226,30 +183,44 @@ async::Task<grpc::Status> MailboxService::List(const v1::ListMailboxesRequest& r
   co_return grpc::Status::OK;
 }
 
+async::Task<grpc::Status> MailboxService::CreateMissing(const v1::UpdateMailboxRequest& request, const std::string& id,
+                                                        v1::UpdateMailboxResponse& response) {
+  v1::CreateMailboxRequest create;
+  *create.mutable_mailbox() = request.mailbox();
+  create.set_mailbox_id(id);
+  create.set_validate_only(request.validate_only());
+  v1::CreateMailboxResponse created;
+  grpc::Status status = co_await Create(create, created);
+  *response.mutable_mailbox() = std::move(*created.mutable_mailbox());
+  co_return status;
+}
+
 async::Task<grpc::Status> MailboxService::Update(const v1::UpdateMailboxRequest& request,
                                                  v1::UpdateMailboxResponse& response) {
   const std::string id = IdOf(request.mailbox().name());
   if (id.empty()) co_return BadName("mailbox.name");
   absl::StatusOr<StoredMailbox> stored = co_await store_.Get(id);
+  if (absl::IsNotFound(stored.status()) && request.allow_missing())
+    co_return co_await CreateMissing(request, id, response);
   if (!stored.ok()) co_return rpc::FromAbsl(stored.status());
   const std::string etag = request.mailbox().etag().empty() ? stored->mailbox.etag() : request.mailbox().etag();
   v1::Mailbox next = stored->mailbox;
   std::vector<rpc::Violation> violations = Merge(request.mailbox(), request.update_mask(), next);
-  if (violations.empty()) violations = CompleteAndValidate(next, min_interval_, false);
+  if (next.has_password_authentication()) {
+    next.mutable_password_authentication()->set_password_set(!stored->sealed_password.empty());
+  }
+  if (violations.empty()) violations = CompleteAndValidate(next, min_interval_, Passwords::kWhenEnabled);
   const bool keeps_password = !stored->sealed_password.empty() && next.password_authentication().password().empty();
   if (violations.empty() && keeps_password && SendsPasswordElsewhere(stored->mailbox, next)) {
     violations.push_back(Wrong("mailbox.password_authentication.password",
                                "give the password again: the server it is sent to changes (another host, less "
-                               "protection, or another authority to trust)"));
+                               "protection, or another authority or key to trust)"));
   }
   if (!violations.empty()) co_return rpc::InvalidFields(violations);
   absl::StatusOr<StoredMailbox> sealed = Seal(std::move(next));
   if (!sealed.ok()) co_return rpc::FromAbsl(sealed.status());
-  if (request.validate_only()) {
-    *response.mutable_mailbox() = sealed->mailbox;
-    co_return grpc::Status::OK;
-  }
-  absl::StatusOr<v1::Mailbox> updated = co_await store_.Update(*std::move(sealed), etag);
+  absl::StatusOr<v1::Mailbox> updated =
+      co_await store_.Update(*std::move(sealed), etag, CommitOf(request.validate_only()));
   if (!updated.ok()) co_return rpc::FromAbsl(updated.status());
   *response.mutable_mailbox() = *std::move(updated);
   co_return grpc::Status::OK;
@@ -258,7 +229,43 @@ async::Task<grpc::Status> MailboxService::Update(const v1::UpdateMailboxRequest&
 async::Task<grpc::Status> MailboxService::Delete(const v1::DeleteMailboxRequest& request) {
   const std::string id = IdOf(request.name());
   if (id.empty()) co_return BadName("name");
-  co_return rpc::FromAbsl(co_await store_.Delete(id, request.etag()));
+  absl::Status deleted =
+      co_await store_.Delete(id, request.etag(), request.clear_references(), CommitOf(request.validate_only()));
+  co_return rpc::FromAbsl(deleted);
+}
+
+async::Task<grpc::Status> MailboxService::Duplicate(const v1::DuplicateMailboxRequest& request,
+                                                    v1::DuplicateMailboxResponse& response) {
+  const std::string source_id = IdOf(request.name());
+  if (source_id.empty()) co_return BadName("name");
+  absl::StatusOr<StoredMailbox> source = co_await store_.Get(source_id);
+  if (!source.ok()) co_return rpc::FromAbsl(source.status());
+  std::vector<rpc::Violation> violations;
+  v1::Mailbox mailbox = DuplicateOf(source->mailbox, request, violations);
+  ClearOutput(mailbox);
+  mailbox.set_name(Prefixed(request.mailbox_id().empty() ? "m" + RandomId() : request.mailbox_id()));
+  std::string sealed_password;
+  const bool may_go_along = !source->sealed_password.empty() && !SendsPasswordElsewhere(source->mailbox, mailbox);
+  if (violations.empty() && mailbox.password_authentication().password().empty() && may_go_along) {
+    absl::StatusOr<std::string> sealed = Reseal(*source, mailbox);
+    // A secret that can't be read is no reason not to copy the rest.
+    if (sealed.ok()) sealed_password = *std::move(sealed);
+    mailbox.mutable_password_authentication()->set_password_set(!sealed_password.empty());
+  }
+  if (violations.empty()) violations = CompleteAndValidate(mailbox, min_interval_, Passwords::kWhenEnabled);
+  grpc::Status good = CheckNew(request.mailbox_id(), request.request_id(), std::move(violations));
+  if (!good.ok()) co_return good;
+  absl::StatusOr<StoredMailbox> sealed = Seal(std::move(mailbox));
+  if (!sealed.ok()) co_return rpc::FromAbsl(sealed.status());
+  if (sealed->sealed_password.empty()) sealed->sealed_password = std::move(sealed_password);
+  absl::StatusOr<RequestMark> mark = MarkOf(request.request_id(), request);
+  if (!mark.ok()) co_return rpc::FromAbsl(mark.status());
+  const std::string counterpart_of = request.kind() == v1::DuplicateMailboxRequest::KIND_COUNTERPART ? source_id : "";
+  absl::StatusOr<v1::Mailbox> created =
+      co_await store_.Create(*std::move(sealed), *std::move(mark), CommitOf(request.validate_only()), counterpart_of);
+  if (!created.ok()) co_return rpc::FromAbsl(created.status());
+  *response.mutable_mailbox() = *std::move(created);
+  co_return grpc::Status::OK;
 }
 
 }  // namespace poststelle::config

@@ -1,111 +1,21 @@
 #include "services/config/mailbox_store.h"
 
-#include <map>
+#include <charconv>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "libs/base/ids.h"
 #include "libs/base/reason.h"
 #include "libs/base/status_macros.h"
+#include "services/config/mailbox_references.h"
 #include "services/config/mailbox_validator.h"
 
 namespace poststelle::config {
 namespace {
 
 using Params = std::vector<sql::Value>;
+using Order = MailboxSelection::Order;
 
 constexpr int kChangesAtOnce = 500;
-
-constexpr std::string_view kSchema = R"sql(
-CREATE TABLE config_epoch (
-  id INTEGER PRIMARY KEY CHECK (id = 1),
-  epoch TEXT NOT NULL
-);
-CREATE TABLE mailbox (
-  mailbox_id TEXT PRIMARY KEY,
-  name_key TEXT NOT NULL,
-  definition BLOB NOT NULL,
-  sealed_password BLOB NOT NULL,
-  etag TEXT NOT NULL
-);
-CREATE UNIQUE INDEX mailbox_by_name ON mailbox (name_key);
--- Every change in order; the newest ones are kept for watchers that come back. The row itself is read from mailbox.
-CREATE TABLE mailbox_change (
-  revision BIGINT PRIMARY KEY,
-  mailbox_id TEXT NOT NULL
-);
-CREATE TABLE create_request (
-  request_id TEXT PRIMARY KEY,
-  request_hash TEXT NOT NULL,
-  mailbox_id TEXT NOT NULL
-);
-)sql";
-
-// Revisions come from one row that a writer holds until its commit: on a database with several writers they are
-// committed in the order in which they were given out, and no watcher can step over one that is still on its way.
-// The hashes of before were unkeyed, over requests that hold passwords: they go.
-constexpr std::string_view kCounter = R"sql(
-CREATE TABLE change_counter (
-  id INTEGER PRIMARY KEY CHECK (id = 1),
-  revision BIGINT NOT NULL
-);
-INSERT INTO change_counter (id, revision) SELECT 1, COALESCE(MAX(revision), 0) FROM mailbox_change;
-UPDATE create_request SET request_hash = '';
-)sql";
-
-std::string IdOf(const v1::Mailbox& mailbox) { return mailbox.name().substr(mailbox.name().rfind('/') + 1); }
-
-void SetNow(google::protobuf::Timestamp* out) {
-  const int64_t micros = absl::ToUnixMicros(absl::Now());
-  out->set_seconds(micros / 1'000'000);
-  out->set_nanos(static_cast<int32_t>(micros % 1'000'000 * 1000));
-}
-
-absl::Status NotFound(const std::string& id) {
-  return WithReason(absl::NotFoundError(absl::StrCat("there is no mailbox mailboxes/", id)), "MAILBOX_NOT_FOUND");
-}
-
-absl::Status EtagMismatch(const std::string& id) {
-  return WithReason(absl::AbortedError(absl::StrCat("mailboxes/", id, " was changed meanwhile; read it again")),
-                    "ETAG_MISMATCH");
-}
-
-async::Task<absl::StatusOr<std::optional<StoredMailbox>>> Read(sql::Transaction& tx, const std::string& id) {
-  Params params{id};
-  PS_CO_ASSIGN_OR_RETURN(
-      sql::Result found,
-      co_await tx.Execute("SELECT definition, sealed_password FROM mailbox WHERE mailbox_id = $1", std::move(params)));
-  if (found.rows.empty()) co_return std::nullopt;
-  StoredMailbox out;
-  if (!out.mailbox.ParseFromString(found.rows[0].Text(0))) co_return absl::DataLossError("a stored mailbox is damaged");
-  out.sealed_password = found.rows[0].Text(1);
-  co_return out;
-}
-
-// Changes take turns: each one decides on what the one before left, and revisions have no gaps, so that a watcher who
-// has seen a revision has seen all before it. Epoch() made the row.
-async::Task<absl::Status> TakeTurn(sql::Transaction& tx) {
-  co_return (co_await tx.Execute("SELECT id FROM config_epoch FOR UPDATE")).status();
-}
-
-async::Task<absl::Status> LogChange(sql::Transaction& tx, const std::string& id, int64_t history) {
-  // Never behind the log: a program of before the counter, run for a while in between, leaves the counter alone.
-  PS_CO_ASSIGN_OR_RETURN(
-      sql::Result next,
-      co_await tx.Execute(
-          "UPDATE change_counter SET revision = 1 + CASE WHEN revision < (SELECT COALESCE(MAX(revision), "
-          "0) FROM mailbox_change) THEN (SELECT MAX(revision) FROM mailbox_change) ELSE revision END "
-          "WHERE id = 1 RETURNING revision"));
-  if (next.rows.empty()) co_return absl::DataLossError("the counter of changes is missing");
-  const int64_t revision = next.rows[0].Int(0);
-  Params params{revision, id};
-  PS_CO_RETURN_IF_ERROR(
-      (co_await tx.Execute("INSERT INTO mailbox_change (revision, mailbox_id) VALUES ($1, $2)", std::move(params)))
-          .status());
-  // The newest one always stays: readers take the present revision from the log.
-  Params keep{revision - std::max<int64_t>(history, 1)};
-  co_return (co_await tx.Execute("DELETE FROM mailbox_change WHERE revision <= $1", std::move(keep))).status();
-}
 
 async::Task<absl::Status> CheckName(sql::Transaction& tx, const v1::Mailbox& mailbox) {
   Params params{NameKey(mailbox.display_name()), IdOf(mailbox)};
@@ -119,34 +29,138 @@ async::Task<absl::Status> CheckName(sql::Transaction& tx, const v1::Mailbox& mai
       "DISPLAY_NAME_TAKEN");
 }
 
-async::Task<absl::Status> Store(sql::Transaction& tx, StoredMailbox& stored) {
-  v1::Mailbox& mailbox = stored.mailbox;
-  SetNow(mailbox.mutable_update_time());
-  mailbox.set_etag(absl::StrCat("\"", RandomId(), "\""));
-  if (mailbox.has_password_authentication()) {
-    mailbox.mutable_password_authentication()->clear_password();
-    mailbox.mutable_password_authentication()->set_password_set(!stored.sealed_password.empty());
-  }
-  Params params{IdOf(mailbox), NameKey(mailbox.display_name()), sql::Blob{mailbox.SerializeAsString()},
-                sql::Blob{stored.sealed_password}, mailbox.etag()};
-  co_return (co_await tx.Execute(
-                 "INSERT INTO mailbox (mailbox_id, name_key, definition, sealed_password, etag) VALUES ($1, $2, "
-                 "$3, $4, $5) ON CONFLICT (mailbox_id) DO UPDATE SET name_key = excluded.name_key, definition "
-                 "= excluded.definition, sealed_password = excluded.sealed_password, etag = excluded.etag",
-                 std::move(params)))
-      .status();
-}
-
 bool ConnectionChanged(const v1::Mailbox& a, const v1::Mailbox& b) {
   return a.connection().host() != b.connection().host() || a.connection().port() != b.connection().port() ||
          a.connection().protocol() != b.connection().protocol() || a.address() != b.address() ||
-         a.password_authentication().login_name() != b.password_authentication().login_name();
+         LoginName(a) != LoginName(b);
 }
+
+// The mailbox that an earlier create with this request id made, if there was one.
+async::Task<absl::StatusOr<std::optional<v1::Mailbox>>> MadeEarlier(sql::Transaction& tx, const RequestMark& request) {
+  if (request.id.empty()) co_return std::nullopt;
+  Params params{request.id};
+  PS_CO_ASSIGN_OR_RETURN(
+      sql::Result seen, co_await tx.Execute("SELECT request_hash, mailbox_id FROM create_request WHERE request_id = $1",
+                                            std::move(params)));
+  if (seen.rows.empty()) co_return std::nullopt;
+  const absl::Status same = request.is_same(seen.rows[0].Text(0));
+  if (absl::IsNotFound(same)) {
+    co_return WithReason(
+        absl::InvalidArgumentError(absl::StrCat(
+            "request_id made mailboxes/", seen.rows[0].Text(1),
+            " already; whether by the same request can't be told any more, because the key of then is gone. If that "
+            "mailbox is not yours, choose a new request_id")),
+        "REQUEST_ID_REUSED");
+  }
+  if (!same.ok()) {
+    co_return WithReason(absl::InvalidArgumentError("request_id was used for another request; choose a new one"),
+                         "REQUEST_ID_REUSED");
+  }
+  PS_CO_ASSIGN_OR_RETURN(std::optional<StoredMailbox> earlier, co_await ReadMailbox(tx, seen.rows[0].Text(1)));
+  if (!earlier) co_return MailboxNotFound(seen.rows[0].Text(1));
+  co_return std::move(earlier->mailbox);
+}
+
+// Makes the mailbox `id` name `counterpart` as its counterpart.
+async::Task<absl::Status> SetCounterpart(sql::Transaction& tx, std::string id, std::string counterpart,
+                                         int64_t history) {
+  PS_CO_ASSIGN_OR_RETURN(std::optional<StoredMailbox> other, co_await ReadMailbox(tx, id));
+  if (!other) co_return MailboxNotFound(id);
+  if (!other->mailbox.counterpart().empty()) {
+    co_return WithReason(absl::AlreadyExistsError(absl::StrCat("mailboxes/", id, " has ", other->mailbox.counterpart(),
+                                                               " as its counterpart already")),
+                         "COUNTERPART_EXISTS");
+  }
+  other->mailbox.set_counterpart(counterpart);
+  co_return co_await WriteMailbox(tx, *other, history);
+}
+
+std::string_view Column(Order order) {
+  switch (order) {
+    case Order::kAddress:
+      return "address_key";
+    case Order::kCreateTime:
+      return "create_time";
+    case Order::kUpdateTime:
+      return "update_time";
+    case Order::kDisplayName:
+      break;
+  }
+  return "name_key";
+}
+bool ByTime(Order order) { return order == Order::kCreateTime || order == Order::kUpdateTime; }
+
+// `text` as part of a LIKE pattern with the escape character '\'.
+std::string LikePattern(const std::string& text) {
+  std::string out = "%";
+  for (char c : text) {
+    if (c == '%' || c == '_' || c == '\\') out += '\\';
+    out += c;
+  }
+  return out + "%";
+}
+
+// A list's statement. Its text has as many forms as a selection has; values are parameters always.
+struct ListStatement {
+  std::string sql;
+  Params params;
+
+  std::string Next(sql::Value value) {
+    params.push_back(std::move(value));
+    return absl::StrCat("$", params.size());
+  }
+};
+
+ListStatement Select(const MailboxSelection& selection, const std::string& after, int limit) {
+  ListStatement out;
+  const std::string column(Column(selection.order));
+  out.sql = "SELECT definition FROM mailbox WHERE 1 = 1";
+  if (selection.direction != v1::Mailbox::DIRECTION_UNSPECIFIED) {
+    absl::StrAppend(&out.sql, " AND direction = ", out.Next(int64_t{selection.direction}));
+  }
+  if (selection.enabled) absl::StrAppend(&out.sql, " AND enabled = ", out.Next(int64_t{*selection.enabled}));
+  if (!selection.text.empty()) {
+    absl::StrAppend(&out.sql, " AND search_text LIKE ", out.Next(LikePattern(NameKey(selection.text))), " ESCAPE '\\'");
+  }
+  for (const auto& [key, value] : selection.labels) {
+    absl::StrAppend(&out.sql,
+                    " AND mailbox_id IN (SELECT mailbox_id FROM mailbox_label WHERE label_key = ", out.Next(key));
+    if (value) absl::StrAppend(&out.sql, " AND label_value = ", out.Next(*value));
+    out.sql += ")";
+  }
+  if (const size_t split = after.rfind('\n'); split != std::string::npos) {
+    const std::string key = after.substr(0, split);
+    const std::string compare = selection.descending ? " < " : " > ";
+    int64_t number = 0;
+    std::from_chars(key.data(), key.data() + key.size(), number);
+    const std::string from = out.Next(ByTime(selection.order) ? sql::Value(number) : sql::Value(key));
+    const std::string id = out.Next(after.substr(split + 1));
+    absl::StrAppend(&out.sql, " AND (", column, compare, from, " OR (", column, " = ", from, " AND mailbox_id", compare,
+                    id, "))");
+  }
+  const char* direction = selection.descending ? " DESC" : "";
+  absl::StrAppend(&out.sql, " ORDER BY ", column, direction, ", mailbox_id", direction, " LIMIT ",
+                  out.Next(int64_t{limit}));
+  return out;
+}
+
+int64_t Micros(const google::protobuf::Timestamp& time) { return time.seconds() * 1'000'000 + time.nanos() / 1000; }
 
 }  // namespace
 
-std::vector<sql::Migration> ConfigMigrations() {
-  return {{1, "mailboxes", kSchema}, {2, "counter of changes, keyed request hashes", kCounter}};
+std::string PositionOf(const v1::Mailbox& mailbox, const MailboxSelection& selection) {
+  const std::string tail = "\n" + IdOf(mailbox);
+  switch (selection.order) {
+    case Order::kAddress:
+      return NameKey(mailbox.address()) + tail;
+    case Order::kCreateTime:
+      return absl::StrCat(Micros(mailbox.create_time()), tail);
+    case Order::kUpdateTime:
+      return absl::StrCat(Micros(mailbox.update_time()), tail);
+    case Order::kDisplayName:
+      break;
+  }
+  return NameKey(mailbox.display_name()) + tail;
 }
 
 async::Task<absl::StatusOr<std::string>> MailboxStore::Epoch() {
@@ -165,66 +179,65 @@ async::Task<absl::StatusOr<std::string>> MailboxStore::Epoch() {
   co_return epoch;
 }
 
-async::Task<absl::StatusOr<v1::Mailbox>> MailboxStore::Create(StoredMailbox mailbox, RequestMark request) {
+async::Task<absl::Status> MailboxStore::Run(sql::Work work, Commit commit) {
+  if (commit == Commit::kYes) {
+    absl::Status status = co_await database_.Write(std::move(work));
+    if (status.ok() && on_commit_) on_commit_();
+    co_return status;
+  }
+  bool good = false;
+  sql::Work tried = [&work, &good](sql::Transaction& tx) -> async::Task<absl::Status> {
+    PS_CO_RETURN_IF_ERROR(co_await work(tx));
+    good = true;
+    co_return absl::CancelledError("only tried");  // rolls back
+  };
+  absl::Status status = co_await database_.Write(tried);
+  co_return good ? absl::OkStatus() : status;
+}
+
+async::Task<absl::StatusOr<v1::Mailbox>> MailboxStore::Create(StoredMailbox mailbox, RequestMark request, Commit commit,
+                                                              std::string counterpart_of) {
   v1::Mailbox out;
   sql::Work work = [&, this](sql::Transaction& tx) -> async::Task<absl::Status> {
     PS_CO_RETURN_IF_ERROR(co_await TakeTurn(tx));
-    if (!request.id.empty()) {
-      Params params{request.id};
-      PS_CO_ASSIGN_OR_RETURN(
-          sql::Result seen,
-          co_await tx.Execute("SELECT request_hash, mailbox_id FROM create_request WHERE request_id = $1",
-                              std::move(params)));
-      if (!seen.rows.empty()) {
-        const absl::Status same = request.is_same(seen.rows[0].Text(0));
-        if (absl::IsNotFound(same)) {
-          co_return WithReason(absl::InvalidArgumentError(absl::StrCat(
-                                   "request_id made mailboxes/", seen.rows[0].Text(1),
-                                   " already; whether by the same request can't be told any more, because the key of "
-                                   "then is gone. If that mailbox is not yours, choose a new request_id")),
-                               "REQUEST_ID_REUSED");
-        }
-        if (!same.ok()) {
-          co_return WithReason(absl::InvalidArgumentError("request_id was used for another request; choose a new one"),
-                               "REQUEST_ID_REUSED");
-        }
-        PS_CO_ASSIGN_OR_RETURN(std::optional<StoredMailbox> earlier, co_await Read(tx, seen.rows[0].Text(1)));
-        if (!earlier) co_return NotFound(seen.rows[0].Text(1));
-        out = earlier->mailbox;
-        co_return absl::OkStatus();
-      }
+    PS_CO_ASSIGN_OR_RETURN(std::optional<v1::Mailbox> earlier, co_await MadeEarlier(tx, request));
+    if (earlier) {
+      out = *std::move(earlier);
+      co_return absl::OkStatus();
     }
     const std::string id = IdOf(mailbox.mailbox);
-    PS_CO_ASSIGN_OR_RETURN(std::optional<StoredMailbox> there, co_await Read(tx, id));
+    PS_CO_ASSIGN_OR_RETURN(std::optional<StoredMailbox> there, co_await ReadMailbox(tx, id));
     if (there) {
       co_return WithReason(absl::AlreadyExistsError(absl::StrCat("mailboxes/", id, " exists already")),
                            "MAILBOX_EXISTS");
     }
     PS_CO_RETURN_IF_ERROR(co_await CheckName(tx, mailbox.mailbox));
+    PS_CO_RETURN_IF_ERROR(co_await CheckReferences(tx, mailbox.mailbox));
     StoredMailbox fresh = mailbox;
-    SetNow(fresh.mailbox.mutable_create_time());
+    fresh.mailbox.clear_create_time();
     fresh.mailbox.set_connection_generation(1);
     fresh.mailbox.set_enable_generation(1);
-    PS_CO_RETURN_IF_ERROR(co_await Store(tx, fresh));
+    PS_CO_RETURN_IF_ERROR(co_await WriteMailbox(tx, fresh, history_));
     out = fresh.mailbox;
-    if (!request.id.empty()) {
-      Params params{request.id, request.hash, id};
-      PS_CO_RETURN_IF_ERROR(
-          (co_await tx.Execute("INSERT INTO create_request (request_id, request_hash, mailbox_id) VALUES ($1, $2, $3)",
-                               std::move(params)))
-              .status());
+    if (!counterpart_of.empty()) {
+      PS_CO_RETURN_IF_ERROR(co_await SetCounterpart(tx, counterpart_of, "mailboxes/" + id, history_));
     }
-    co_return co_await LogChange(tx, id, history_);
+    if (request.id.empty()) co_return absl::OkStatus();
+    Params params{request.id, request.hash, id};
+    co_return (
+        co_await tx.Execute("INSERT INTO create_request (request_id, request_hash, mailbox_id) VALUES ($1, $2, $3)",
+                            std::move(params)))
+        .status();
   };
-  PS_CO_RETURN_IF_ERROR(co_await database_.Write(work));
+  PS_CO_RETURN_IF_ERROR(co_await Run(work, commit));
   co_return out;
 }
 
 async::Task<absl::StatusOr<StoredMailbox>> MailboxStore::Get(std::string id) {
   StoredMailbox out;
   sql::Work work = [&](sql::Transaction& tx) -> async::Task<absl::Status> {
-    PS_CO_ASSIGN_OR_RETURN(std::optional<StoredMailbox> found, co_await Read(tx, id));
-    if (!found) co_return NotFound(id);
+    PS_CO_ASSIGN_OR_RETURN(std::optional<StoredMailbox> found, co_await ReadMailbox(tx, id));
+    if (!found) co_return MailboxNotFound(id);
     out = *std::move(found);
     co_return absl::OkStatus();
   };
@@ -232,14 +245,12 @@ async::Task<absl::StatusOr<StoredMailbox>> MailboxStore::Get(std::string id) {
   co_return out;
 }
 
-async::Task<absl::StatusOr<std::vector<v1::Mailbox>>> MailboxStore::List(std::string after, int limit) {
+async::Task<absl::StatusOr<std::vector<v1::Mailbox>>> MailboxStore::List(MailboxSelection selection, std::string after,
+                                                                         int limit) {
   std::vector<v1::Mailbox> out;
+  const ListStatement list = Select(selection, after, limit);
   sql::Work work = [&](sql::Transaction& tx) -> async::Task<absl::Status> {
-    Params params{after, int64_t{limit}};
-    PS_CO_ASSIGN_OR_RETURN(
-        sql::Result rows,
-        co_await tx.Execute("SELECT definition FROM mailbox WHERE name_key > $1 ORDER BY name_key LIMIT $2",
-                            std::move(params)));
+    PS_CO_ASSIGN_OR_RETURN(sql::Result rows, co_await tx.Execute(list.sql, list.params));
     out.clear();
     for (const sql::Row& row : rows.rows) {
       if (!out.emplace_back().ParseFromString(row.Text(0)))
@@ -251,41 +262,49 @@ async::Task<absl::StatusOr<std::vector<v1::Mailbox>>> MailboxStore::List(std::st
   co_return out;
 }
 
-async::Task<absl::StatusOr<v1::Mailbox>> MailboxStore::Update(StoredMailbox mailbox, std::string expected_etag) {
+async::Task<absl::StatusOr<v1::Mailbox>> MailboxStore::Update(StoredMailbox mailbox, std::string expected_etag,
+                                                              Commit commit) {
   v1::Mailbox out;
   sql::Work work = [&, this](sql::Transaction& tx) -> async::Task<absl::Status> {
     PS_CO_RETURN_IF_ERROR(co_await TakeTurn(tx));
     const std::string id = IdOf(mailbox.mailbox);
-    PS_CO_ASSIGN_OR_RETURN(std::optional<StoredMailbox> before, co_await Read(tx, id));
-    if (!before) co_return NotFound(id);
-    if (before->mailbox.etag() != expected_etag) co_return EtagMismatch(id);
+    PS_CO_ASSIGN_OR_RETURN(std::optional<StoredMailbox> before, co_await ReadMailbox(tx, id));
+    if (!before) co_return MailboxNotFound(id);
+    if (before->mailbox.etag() != expected_etag) co_return EtagMismatch("mailboxes/" + id);
     PS_CO_RETURN_IF_ERROR(co_await CheckName(tx, mailbox.mailbox));
+    PS_CO_RETURN_IF_ERROR(co_await CheckReferences(tx, mailbox.mailbox));
     StoredMailbox next = mailbox;
     if (next.sealed_password.empty()) next.sealed_password = before->sealed_password;
     const v1::Mailbox& old = before->mailbox;
     next.mailbox.set_connection_generation(old.connection_generation() +
                                            (ConnectionChanged(old, next.mailbox) ? 1 : 0));
     next.mailbox.set_enable_generation(old.enable_generation() + (!old.enabled() && next.mailbox.enabled() ? 1 : 0));
-    PS_CO_RETURN_IF_ERROR(co_await Store(tx, next));
+    PS_CO_RETURN_IF_ERROR(co_await WriteMailbox(tx, next, history_));
     out = next.mailbox;
-    co_return co_await LogChange(tx, id, history_);
+    co_return absl::OkStatus();
   };
-  PS_CO_RETURN_IF_ERROR(co_await database_.Write(work));
+  PS_CO_RETURN_IF_ERROR(co_await Run(work, commit));
   co_return out;
 }
 
-async::Task<absl::Status> MailboxStore::Delete(std::string id, std::string expected_etag) {
+async::Task<absl::Status> MailboxStore::Delete(std::string id, std::string expected_etag, bool clear_references,
+                                               Commit commit) {
   sql::Work work = [&, this](sql::Transaction& tx) -> async::Task<absl::Status> {
     PS_CO_RETURN_IF_ERROR(co_await TakeTurn(tx));
-    PS_CO_ASSIGN_OR_RETURN(std::optional<StoredMailbox> before, co_await Read(tx, id));
-    if (!before) co_return NotFound(id);
-    if (!expected_etag.empty() && before->mailbox.etag() != expected_etag) co_return EtagMismatch(id);
-    Params params{id};
-    PS_CO_RETURN_IF_ERROR((co_await tx.Execute("DELETE FROM mailbox WHERE mailbox_id = $1", params)).status());
-    PS_CO_RETURN_IF_ERROR((co_await tx.Execute("DELETE FROM create_request WHERE mailbox_id = $1", params)).status());
-    co_return co_await LogChange(tx, id, history_);
+    PS_CO_ASSIGN_OR_RETURN(std::optional<StoredMailbox> before, co_await ReadMailbox(tx, id));
+    if (!before) co_return MailboxNotFound(id);
+    const std::string name = "mailboxes/" + id;
+    if (!expected_etag.empty() && before->mailbox.etag() != expected_etag) co_return EtagMismatch(name);
+    PS_CO_ASSIGN_OR_RETURN(std::vector<std::string> repliers, co_await UsersOf(tx, name, kReplyVia));
+    if (!repliers.empty() && !clear_references) {
+      co_return InUse(name, repliers, "MAILBOX_IN_USE",
+                      "let them reply through another mailbox first, or set clear_references");
+    }
+    PS_CO_ASSIGN_OR_RETURN(std::vector<std::string> users, co_await UsersOf(tx, name, ""));
+    PS_CO_RETURN_IF_ERROR(co_await ReplaceInMailboxes(tx, std::move(users), name, "", history_));
+    co_return co_await EraseMailbox(tx, id, history_);
   };
-  co_return co_await database_.Write(work);
+  co_return co_await Run(work, commit);
 }
 
 async::Task<absl::StatusOr<MailboxStore::Snapshot>> MailboxStore::ReadSnapshot() {
@@ -338,6 +357,18 @@ async::Task<absl::StatusOr<std::vector<Change>>> MailboxStore::ReadChanges(int64
   };
   PS_CO_RETURN_IF_ERROR(co_await database_.Read(work));
   co_return out;
+}
+
+async::Task<absl::StatusOr<int64_t>> MailboxStore::LastRevision() {
+  int64_t revision = 0;
+  sql::Work work = [&revision](sql::Transaction& tx) -> async::Task<absl::Status> {
+    PS_CO_ASSIGN_OR_RETURN(sql::Result last,
+                           co_await tx.Execute("SELECT COALESCE(MAX(revision), 0) FROM mailbox_change"));
+    revision = last.rows[0].Int(0);
+    co_return absl::OkStatus();
+  };
+  PS_CO_RETURN_IF_ERROR(co_await database_.Read(work));
+  co_return revision;
 }
 
 }  // namespace poststelle::config

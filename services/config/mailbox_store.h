@@ -1,4 +1,4 @@
-// Mailboxes in SQL: definitions, sealed passwords, and the log of changes that the watch reads.
+// Mailboxes in SQL: the transactions behind the API, and the log of changes that the watch reads.
 #pragma once
 
 #include <functional>
@@ -9,17 +9,11 @@
 #include "absl/status/statusor.h"
 #include "libs/async/runtime.h"
 #include "libs/sql/database.h"
-#include "poststelle/config/v1/mailbox.pb.h"
+#include "poststelle/config/v1/mailbox_service.pb.h"
+#include "services/config/mailbox_rows.h"
+#include "services/config/schema.h"
 
 namespace poststelle::config {
-
-std::vector<sql::Migration> ConfigMigrations();
-
-// A mailbox as stored: never with its password in clear.
-struct StoredMailbox {
-  v1::Mailbox mailbox;
-  std::string sealed_password;  // libs/secrets; empty if there is none
-};
 
 // How a create is recognised when it is sent again.
 struct RequestMark {
@@ -29,6 +23,9 @@ struct RequestMark {
   std::function<absl::Status(const std::string& stored)> is_same;
 };
 
+// Whether a transaction checks everything and changes nothing.
+enum class Commit { kYes, kDryRun };
+
 // One change, in order of its revision.
 struct Change {
   int64_t revision = 0;
@@ -36,8 +33,20 @@ struct Change {
   std::optional<v1::Mailbox> mailbox;  // as it is now; empty: deleted
 };
 
-// Thread-safe. Errors: kNotFound (MAILBOX_NOT_FOUND), kAlreadyExists (DISPLAY_NAME_TAKEN, MAILBOX_EXISTS), kAborted
-// (ETAG_MISMATCH), each with its reason.
+// Which mailboxes a list holds, and in what order; as in ListMailboxesRequest, which was checked.
+struct MailboxSelection {
+  enum class Order { kDisplayName, kAddress, kCreateTime, kUpdateTime };
+  v1::Mailbox::Direction direction = v1::Mailbox::DIRECTION_UNSPECIFIED;  // unspecified: any
+  std::optional<bool> enabled;
+  std::vector<std::pair<std::string, std::optional<std::string>>> labels;  // key, and value where one is asked for
+  std::string text;
+  Order order = Order::kDisplayName;
+  bool descending = false;
+};
+
+// Thread-safe. Errors: kNotFound (MAILBOX_NOT_FOUND), kAlreadyExists (DISPLAY_NAME_TAKEN, MAILBOX_EXISTS,
+// COUNTERPART_EXISTS), kAborted (ETAG_MISMATCH), kInvalidArgument (REFERENCE_NOT_FOUND, REQUEST_ID_REUSED),
+// kFailedPrecondition (MAILBOX_IN_USE), each with its reason.
 class MailboxStore {
  public:
   // `history`: how many changes are kept for watchers that come back.
@@ -46,27 +55,45 @@ class MailboxStore {
   // Names this database's history of changes. Made at the first call.
   async::Task<absl::StatusOr<std::string>> Epoch();
   // Stores a new mailbox; sets times, generations and etag. With a request id that was seen before: the mailbox of then
-  // if the request was the same, kInvalidArgument (REQUEST_ID_REUSED) if not.
-  async::Task<absl::StatusOr<v1::Mailbox>> Create(StoredMailbox mailbox, RequestMark request);
+  // if the request was the same. `counterpart_of`: id of the mailbox that is to name the new one as its counterpart.
+  async::Task<absl::StatusOr<v1::Mailbox>> Create(StoredMailbox mailbox, RequestMark request,
+                                                  Commit commit = Commit::kYes, std::string counterpart_of = "");
   async::Task<absl::StatusOr<StoredMailbox>> Get(std::string id);
-  // By display name behind `after` (a name key), at most `limit`.
-  async::Task<absl::StatusOr<std::vector<v1::Mailbox>>> List(std::string after, int limit);
-  // Replaces a mailbox whose etag is still `expected_etag`; an empty sealed password keeps the one there is. Counts the
-  // generations up where the change asks for it.
-  async::Task<absl::StatusOr<v1::Mailbox>> Update(StoredMailbox mailbox, std::string expected_etag);
-  async::Task<absl::Status> Delete(std::string id, std::string expected_etag);
+  // A page: at most `limit` of the selection behind `after`, which is PositionOf the last one of the page before.
+  async::Task<absl::StatusOr<std::vector<v1::Mailbox>>> List(MailboxSelection selection, std::string after, int limit);
+  // Replaces it if its etag is `expected_etag`; counts generations up as the changes demand. An empty sealed password
+  // keeps the stored one.
+  async::Task<absl::StatusOr<v1::Mailbox>> Update(StoredMailbox mailbox, std::string expected_etag,
+                                                  Commit commit = Commit::kYes);
+  // Deletes it, if `expected_etag` is empty or its etag. Mailboxes that reply through it prevent that, unless
+  // `clear_references`; that others name it as their counterpart is cleared always.
+  async::Task<absl::Status> Delete(std::string id, std::string expected_etag, bool clear_references = false,
+                                   Commit commit = Commit::kYes);
 
   struct Snapshot {
-    std::vector<v1::Mailbox> mailboxes;
     int64_t revision = 0;
+    std::vector<v1::Mailbox> mailboxes;
   };
   async::Task<absl::StatusOr<Snapshot>> ReadSnapshot();
-  // Changes after `revision`, at most 500; kOutOfRange (REVISION_COMPACTED) if some of them are no longer kept.
+  // Changes after `revision`, at most a few hundred. kOutOfRange (REVISION_COMPACTED) if some of them are no longer
+  // kept or `revision` lies ahead of this database.
   async::Task<absl::StatusOr<std::vector<Change>>> ReadChanges(int64_t revision);
+  // The revision of the last change.
+  async::Task<absl::StatusOr<int64_t>> LastRevision();
+  // Called after each change that this process has committed, on any thread: something is there for ReadChanges. Set
+  // before the first call, and for the life of the store.
+  void OnCommit(std::function<void()> call) { on_commit_ = std::move(call); }
 
  private:
+  // Runs `work` and commits, or rolls back what it did where it is only tried.
+  async::Task<absl::Status> Run(sql::Work work, Commit commit);
+
   sql::Database& database_;
   const int64_t history_;
+  std::function<void()> on_commit_;
 };
+
+// Where `mailbox` stands in the order of `selection`, as text for List's `after`.
+std::string PositionOf(const v1::Mailbox& mailbox, const MailboxSelection& selection);
 
 }  // namespace poststelle::config

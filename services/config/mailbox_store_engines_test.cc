@@ -76,7 +76,7 @@ TEST_P(MailboxStoreTest, AMailboxLivesThroughItsStates) {
   auto updated = Await(store_->Update(changed, created->etag()));
   ASSERT_TRUE(updated.ok()) << updated.status();
   EXPECT_TRUE(absl::IsAborted(Await(store_->Update(changed, created->etag())).status()));
-  auto list = Await(store_->List("", 10));
+  auto list = Await(store_->List({}, "", 10));
   ASSERT_TRUE(list.ok());
   EXPECT_EQ(list->size(), 1U);
   EXPECT_TRUE(Await(store_->Delete("a", updated->etag())).ok());

@@ -72,18 +72,25 @@ class StoreTest : public ::testing::Test {
     Served(StoreTest& test, MailboxStore& store)
         : vault(*secrets::Vault::OpenOrCreate((test.directory_ / "key").string())),
           gate(test.runtime_.executor()),
-          service(gate, store, *vault, epoch, absl::Minutes(1), draining) {
+          hub(test.runtime_.executor(), store, epoch),
+          service(gate, store, hub, *vault, epoch, absl::Minutes(1), draining) {
       gate.Open();
+      store.OnCommit([this] { hub.Nudge(); });
+      hub.Start();
       grpc::ServerBuilder builder;
       builder.RegisterService(&service);
       server = builder.BuildAndStart();
       stub = v1::MailboxService::NewStub(server->InProcessChannel({}));
     }
-    ~Served() { server->Shutdown(); }
+    ~Served() {
+      server->Shutdown();
+      hub.Stop();
+    }
     const std::atomic<bool> draining{false};
     const std::unique_ptr<secrets::Vault> vault;
     const std::string epoch = "epoch";
     rpc::Gate gate;
+    ChangeHub hub;
     MailboxService service;
     std::unique_ptr<grpc::Server> server;
     std::unique_ptr<v1::MailboxService::Stub> stub;

@@ -6,7 +6,9 @@
 
 #include <algorithm>
 #include <memory>
+#include <set>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
@@ -14,6 +16,7 @@ namespace poststelle::config {
 namespace {
 
 constexpr size_t kMaxPem = 64 << 10;
+constexpr int kMaxLabels = 64;
 constexpr absl::Duration kMaxInterval = absl::Hours(24 * 7);
 
 using GString = std::unique_ptr<char, decltype(&g_free)>;
@@ -21,6 +24,20 @@ using GString = std::unique_ptr<char, decltype(&g_free)>;
 bool HasControl(const std::string& text) {
   return std::any_of(text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7F; });
 }
+
+size_t Characters(const std::string& text) {
+  return static_cast<size_t>(g_utf8_strlen(text.data(), static_cast<gssize>(text.size())));
+}
+
+bool IsLabelKey(const std::string& key) {
+  return !key.empty() && key.size() <= 63 && key[0] >= 'a' && key[0] <= 'z' &&
+         key.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789._/-") == std::string::npos;
+}
+
+bool IsFolder(const std::string& folder) { return !folder.empty() && folder.size() <= 255 && !HasControl(folder); }
+
+// Something of the request, fit to be repeated in an answer.
+std::string Shown(const std::string& text) { return text.size() <= 63 && !HasControl(text) ? text : "(not shown)"; }
 
 bool IsPem(const std::string& pem) {
   const std::unique_ptr<BIO, decltype(&BIO_free)> bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())),
@@ -34,13 +51,17 @@ bool IsPem(const std::string& pem) {
 
 class Validator {
  public:
-  Validator(v1::Mailbox& mailbox, absl::Duration min_interval, bool need_password)
-      : mailbox_(mailbox), min_interval_(min_interval), need_password_(need_password) {}
+  Validator(v1::Mailbox& mailbox, absl::Duration min_interval, Passwords passwords)
+      : mailbox_(mailbox),
+        min_interval_(min_interval),
+        passwords_(passwords),
+        inbound_(mailbox.direction() == v1::Mailbox::DIRECTION_INBOUND) {}
 
   std::vector<rpc::Violation> Run() {
     Names();
     Connection();
     Authentication();
+    Labels();
     Import();
     return std::move(violations_);
   }
@@ -60,7 +81,9 @@ class Validator {
     if (length < 1 || length > 100 || HasControl(name)) {
       Wrong("display_name", "must have 1 to 100 characters and no control characters");
     }
-    if (mailbox_.direction() != v1::Mailbox::DIRECTION_INBOUND) Wrong("direction", "must be DIRECTION_INBOUND");
+    if (!inbound_ && mailbox_.direction() != v1::Mailbox::DIRECTION_OUTBOUND) {
+      Wrong("direction", "must be DIRECTION_INBOUND or DIRECTION_OUTBOUND");
+    }
     const std::string& address = mailbox_.address();
     const size_t at = address.rfind('@');
     const bool shaped = at != std::string::npos && at > 0 && at + 1 < address.size() && address.size() <= 254 &&
@@ -70,7 +93,13 @@ class Validator {
 
   void Connection() {
     v1::Connection& connection = *mailbox_.mutable_connection();
-    if (connection.protocol() != v1::Connection::PROTOCOL_IMAP) Wrong("connection.protocol", "must be PROTOCOL_IMAP");
+    if (mailbox_.direction() == v1::Mailbox::DIRECTION_OUTBOUND) {
+      if (connection.protocol() != v1::Connection::PROTOCOL_SMTP) {
+        Wrong("connection.protocol", "must be PROTOCOL_SMTP for an outbound mailbox");
+      }
+    } else if (connection.protocol() != v1::Connection::PROTOCOL_IMAP) {
+      Wrong("connection.protocol", "must be PROTOCOL_IMAP for an inbound mailbox");
+    }
     const std::string& host = connection.host();
     const bool good_host = !host.empty() && host.size() <= 253 && !HasControl(host) &&
                            host.find_first_of(" /@\\\"<>") == std::string::npos;
@@ -80,13 +109,26 @@ class Validator {
     } else if (connection.encryption() == v1::Connection::ENCRYPTION_UNSPECIFIED) {
       connection.set_encryption(v1::Connection::ENCRYPTION_TLS);
     }
-    if (connection.port() == 0)
-      connection.set_port(connection.encryption() == v1::Connection::ENCRYPTION_TLS ? 993 : 143);
+    if (connection.port() == 0) connection.set_port(UsualPort(connection));
     if (connection.port() < 1 || connection.port() > 65535)
       Wrong("connection.port", "must be 1 to 65535, or 0 for the usual one");
     const std::string& pem = connection.ca_certificates_pem();
     if (pem.size() > kMaxPem || (!pem.empty() && !IsPem(pem))) {
       Wrong("connection.ca_certificates_pem", "must be certificates in PEM form, at most 64 KiB");
+    }
+    Pin(connection);
+  }
+
+  void Pin(v1::Connection& connection) {
+    std::string& pin = *connection.mutable_pinned_key_sha256();
+    absl::AsciiStrToLower(&pin);
+    if (pin.empty()) return;
+    if (pin.size() != 64 || pin.find_first_not_of("0123456789abcdef") != std::string::npos) {
+      Wrong("connection.pinned_key_sha256", "must be a SHA-256 in 64 hexadecimal digits");
+    } else if (!connection.ca_certificates_pem().empty()) {
+      Wrong("connection.pinned_key_sha256", "excludes ca_certificates_pem; give one of them");
+    } else if (connection.encryption() == v1::Connection::ENCRYPTION_NONE) {
+      Wrong("connection.pinned_key_sha256", "needs encryption: without it there is no certificate");
     }
   }
 
@@ -100,14 +142,65 @@ class Validator {
       Wrong("password_authentication.login_name", "must have at most 254 bytes and no control characters");
     }
     const std::string& password = auth.password();
-    if (need_password_ && password.empty()) Wrong("password_authentication.password", "must be given");
+    const bool missing = password.empty() && !auth.password_set();
+    if (missing && (passwords_ == Passwords::kRequired || mailbox_.enabled())) {
+      Wrong("password_authentication.password", "must be given");
+    }
     if (password.size() > 1024 || password.find_first_of(std::string("\r\n\0", 3)) != std::string::npos) {
       Wrong("password_authentication.password", "must have at most 1024 bytes and no line break or NUL");
     }
   }
 
+  void Labels() {
+    if (mailbox_.labels_size() > kMaxLabels) Wrong("labels", absl::StrCat("must be at most ", kMaxLabels));
+    for (const auto& [key, value] : mailbox_.labels()) {
+      if (!IsLabelKey(key)) {
+        Wrong("labels", absl::StrCat("has the key \"", Shown(key),
+                                     "\": a key must have 1 to 63 characters of a-z, 0-9 and ._/- and begin with a "
+                                     "letter"));
+      }
+      if (Characters(value) > 63 || HasControl(value)) {
+        Wrong("labels",
+              absl::StrCat("has a bad value under \"", Shown(key), "\": at most 63 characters, no control characters"));
+      }
+    }
+    Name("counterpart", mailbox_.counterpart(), "mailboxes");
+    if (!mailbox_.counterpart().empty() && mailbox_.counterpart() == mailbox_.name()) {
+      Wrong("counterpart", "must be another mailbox");
+    }
+  }
+
+  // A field that names a resource of `collection`; empty is fine.
+  void Name(const std::string& field, const std::string& name, const std::string& collection) {
+    if (name.empty()) return;
+    const bool prefixed = absl::StartsWith(name, collection + "/");
+    const std::string id = prefixed ? name.substr(collection.size() + 1) : "";
+    const bool good = collection == "mailboxes" ? IsMailboxId(id) : IsEntryId(id);
+    if (!good) Wrong(field, absl::StrCat("must be a resource name like ", collection, "/example"));
+  }
+
   void Import() {
+    if (!inbound_) {
+      if (mailbox_.has_import_options()) Wrong("import_options", "must not be given: the mailbox is outbound");
+      return;
+    }
     v1::ImportOptions& options = *mailbox_.mutable_import_options();
+    Age(options);
+    Folders(options);
+    AfterImport(options);
+    Name("import_options.reply_via", options.reply_via(), "mailboxes");
+    Name("import_options.new_ticket_status", options.new_ticket_status(), "ticketStatuses");
+    Name("import_options.reply_ticket_status", options.reply_ticket_status(), "ticketStatuses");
+    std::set<std::string> labels;
+    for (const std::string& label : options.ticket_labels()) {
+      if (label.empty()) Wrong("import_options.ticket_labels", "must not hold an empty name");
+      Name("import_options.ticket_labels", label, "labels");
+      if (!labels.insert(label).second) Wrong("import_options.ticket_labels", "must not name a label twice");
+    }
+    if (options.ticket_labels_size() > 20) Wrong("import_options.ticket_labels", "must be at most 20");
+  }
+
+  void Age(v1::ImportOptions& options) {
     if (options.age_limit_case() == v1::ImportOptions::AGE_LIMIT_NOT_SET) options.set_max_age_days(30);
     if (options.has_max_age_days() && (options.max_age_days() < 1 || options.max_age_days() > 3650)) {
       Wrong("import_options.max_age_days", "must be 1 to 3650; for no limit give unlimited_age");
@@ -116,29 +209,63 @@ class Validator {
       Wrong("import_options.unlimited_age", "must be true where it is given; for a limit give max_age_days");
     }
     if (!options.has_fetch_interval()) options.mutable_fetch_interval()->set_seconds(300);
-    const absl::Duration interval =
-        absl::Seconds(options.fetch_interval().seconds()) + absl::Nanoseconds(options.fetch_interval().nanos());
-    if (interval < min_interval_ || interval > kMaxInterval) {
+    const int64_t seconds = options.fetch_interval().seconds();
+    const bool sane = seconds >= 0 && seconds <= absl::ToInt64Seconds(kMaxInterval) &&
+                      options.fetch_interval().nanos() >= 0 && options.fetch_interval().nanos() < 1'000'000'000;
+    const absl::Duration interval = absl::Seconds(seconds) + absl::Nanoseconds(options.fetch_interval().nanos());
+    if (!sane || interval < min_interval_ || interval > kMaxInterval) {
       Wrong("import_options.fetch_interval", absl::StrCat("must be ", absl::FormatDuration(min_interval_), " to 168h"));
     }
+  }
+
+  void Folders(v1::ImportOptions& options) {
     if (options.folders().empty()) options.add_folders("INBOX");
-    for (const std::string& folder : options.folders()) {
-      if (folder.empty() || folder.size() > 255 || HasControl(folder)) {
+    if (options.folders_size() > 20) Wrong("import_options.folders", "must be at most 20");
+    std::set<std::string> seen;
+    for (std::string& folder : *options.mutable_folders()) {
+      if (absl::EqualsIgnoreCase(folder, "INBOX")) folder = "INBOX";
+      if (!IsFolder(folder)) {
         Wrong("import_options.folders", "each must have 1 to 255 bytes and no control characters");
+      } else if (!seen.insert(folder).second) {
+        Wrong("import_options.folders", absl::StrCat("names ", Shown(folder), " twice"));
+      }
+    }
+  }
+
+  void AfterImport(v1::ImportOptions& options) {
+    if (!options.has_after_import()) return;
+    v1::AfterImport& after = *options.mutable_after_import();
+    const std::string& target = after.target_folder();
+    if (!v1::AfterImport::Action_IsValid(after.action())) {
+      Wrong("import_options.after_import.action", "must be one of LEAVE, MARK_SEEN, MOVE, DELETE");
+    } else if (after.action() != v1::AfterImport::ACTION_MOVE) {
+      if (!target.empty()) {
+        Wrong("import_options.after_import.target_folder", "must not be given unless the action is ACTION_MOVE");
+      }
+    } else if (!IsFolder(target)) {
+      Wrong("import_options.after_import.target_folder", "must have 1 to 255 bytes and no control characters");
+    } else {
+      for (const std::string& folder : options.folders()) {
+        const bool same = folder == target || (folder == "INBOX" && absl::EqualsIgnoreCase(target, folder));
+        if (!same) continue;
+        Wrong("import_options.after_import.target_folder",
+              "must not be one of the folders that are fetched: what is moved there would come again");
       }
     }
   }
 
   v1::Mailbox& mailbox_;
   const absl::Duration min_interval_;
-  const bool need_password_;
+  const Passwords passwords_;
+  const bool inbound_;
   std::vector<rpc::Violation> violations_;
 };
 
 }  // namespace
 
-std::vector<rpc::Violation> CompleteAndValidate(v1::Mailbox& mailbox, absl::Duration min_interval, bool need_password) {
-  Validator validator(mailbox, min_interval, need_password);
+std::vector<rpc::Violation> CompleteAndValidate(v1::Mailbox& mailbox, absl::Duration min_interval,
+                                                Passwords passwords) {
+  Validator validator(mailbox, min_interval, passwords);
   return validator.Run();
 }
 
@@ -147,13 +274,25 @@ bool SendsPasswordElsewhere(const v1::Mailbox& before, const v1::Mailbox& after)
   const v1::Connection& now = after.connection();
   // The values of Encryption rise with the protection.
   return !absl::EqualsIgnoreCase(old.host(), now.host()) || now.encryption() < old.encryption() ||
-         old.ca_certificates_pem() != now.ca_certificates_pem();
+         old.ca_certificates_pem() != now.ca_certificates_pem() || old.pinned_key_sha256() != now.pinned_key_sha256();
 }
 
 std::string NameKey(const std::string& display_name) {
   const GString folded(g_utf8_casefold(display_name.data(), static_cast<gssize>(display_name.size())), g_free);
   const GString normal(g_utf8_normalize(folded.get(), -1, G_NORMALIZE_NFC), g_free);
   return normal == nullptr ? display_name : normal.get();
+}
+
+int32_t UsualPort(const v1::Connection& connection) {
+  const bool tls = connection.encryption() == v1::Connection::ENCRYPTION_TLS ||
+                   connection.encryption() == v1::Connection::ENCRYPTION_UNSPECIFIED;
+  if (connection.protocol() == v1::Connection::PROTOCOL_SMTP) return tls ? 465 : 587;
+  return tls ? 993 : 143;
+}
+
+bool IsEntryId(const std::string& id) {
+  return id.size() >= 2 && id.size() <= 63 && id[0] >= 'a' && id[0] <= 'z' &&
+         id.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-") == std::string::npos;
 }
 
 bool IsMailboxId(const std::string& id) {

@@ -10,9 +10,15 @@
 
 namespace poststelle::config {
 
-// Fills in defaults (port, encryption, age, interval, folder) and returns every violation by its path
-// ("mailbox.connection.port"). `need_password`: a password must be given (create).
-std::vector<rpc::Violation> CompleteAndValidate(v1::Mailbox& mailbox, absl::Duration min_interval, bool need_password);
+// Whether a mailbox has to have a password: given with it, or stored before (`password_set`). An enabled one always.
+enum class Passwords { kRequired, kWhenEnabled };
+
+// Fills in defaults (port, encryption, age, interval, folder), brings spellings into one form (INBOX, hexadecimal) and
+// returns every violation by its path ("mailbox.connection.port").
+std::vector<rpc::Violation> CompleteAndValidate(v1::Mailbox& mailbox, absl::Duration min_interval, Passwords passwords);
+
+// The port that protocol and encryption usually have.
+int32_t UsualPort(const v1::Connection& connection);
 
 // Whether a password that was given for `before` would go to somebody it was not given for with `after`: another host,
 // less protection on the way, or another authority that vouches for the server. Whoever may change a mailbox must not
@@ -24,5 +30,8 @@ std::string NameKey(const std::string& display_name);
 
 // 4 to 63 characters of a-z, 0-9 and hyphen, starting with a letter.
 bool IsMailboxId(const std::string& id);
+
+// An id of a catalogue: the same with 2 to 63 characters.
+bool IsEntryId(const std::string& id);
 
 }  // namespace poststelle::config

@@ -20,7 +20,7 @@ v1::Mailbox Good() {
 
 TEST(Validator, FillsInTheDefaults) {
   v1::Mailbox mailbox = Good();
-  EXPECT_TRUE(CompleteAndValidate(mailbox, absl::Minutes(1), true).empty());
+  EXPECT_TRUE(CompleteAndValidate(mailbox, absl::Minutes(1), Passwords::kRequired).empty());
   EXPECT_EQ(mailbox.connection().port(), 993);
   EXPECT_EQ(mailbox.connection().encryption(), v1::Connection::ENCRYPTION_TLS);
   EXPECT_EQ(mailbox.import_options().max_age_days(), 30);
@@ -39,7 +39,8 @@ TEST(Validator, NamesEveryBadFieldAtOnce) {
   mailbox.mutable_import_options()->set_max_age_days(4000);
   mailbox.mutable_import_options()->mutable_fetch_interval()->set_seconds(5);
   std::vector<std::string> fields;
-  for (const rpc::Violation& v : CompleteAndValidate(mailbox, absl::Minutes(1), true)) fields.push_back(v.field);
+  for (const rpc::Violation& v : CompleteAndValidate(mailbox, absl::Minutes(1), Passwords::kRequired))
+    fields.push_back(v.field);
   EXPECT_EQ(fields, (std::vector<std::string>{
                         "mailbox.display_name", "mailbox.address", "mailbox.connection.host", "mailbox.connection.port",
                         "mailbox.connection.ca_certificates_pem", "mailbox.password_authentication.password",

@@ -17,7 +17,7 @@ async::Task<absl::Status> Prepare(sql::Database& database, MailboxStore& store, 
   const std::vector<sql::Migration> migrations = ConfigMigrations();
   PS_CO_RETURN_IF_ERROR(co_await sql::Migrate(database, migrations));
   PS_CO_ASSIGN_OR_RETURN(epoch, co_await store.Epoch());
-  co_return absl::OkStatus();
+  co_return co_await IndexMailboxes(database);
 }
 
 int Fail(const std::string& option, const absl::Status& status) {
@@ -54,7 +54,9 @@ int Main(int argc, char** argv) {
 
   MailboxStore store(**database, history);
   std::string epoch;  // empty until the database is prepared
-  MailboxService mailboxes(gate, store, **vault, epoch, min_interval, frame.draining());
+  ChangeHub hub(executor, store, epoch);
+  store.OnCommit([&hub] { hub.Nudge(); });
+  MailboxService mailboxes(gate, store, hub, **vault, epoch, min_interval, frame.draining());
   CredentialService credentials(gate, store, **vault, *token);
   frame.Add(mailboxes);
   frame.Add(credentials);
@@ -65,8 +67,11 @@ int Main(int argc, char** argv) {
   rpc::Work work;
   work.dependency = "database";
   work.prepare = [&] { return Prepare(**database, store, epoch); };
-  work.start = [&] { monitor.Start(); };
-  work.stop = {{"database monitor", [&] { monitor.Stop(); }}};
+  work.start = [&] {
+    monitor.Start();
+    hub.Start();
+  };
+  work.stop = {{"change hub", [&] { hub.Stop(); }}, {"database monitor", [&] { monitor.Stop(); }}};
   return frame.Run(gate, work);
 }
 
