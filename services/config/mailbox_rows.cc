@@ -77,6 +77,15 @@ async::Task<absl::Status> WriteDerived(sql::Transaction& tx, const v1::Mailbox& 
 
 std::string IdOf(const v1::Mailbox& mailbox) { return mailbox.name().substr(mailbox.name().rfind('/') + 1); }
 
+std::string LikePattern(const std::string& text) {
+  std::string out = "%";
+  for (char c : text) {
+    if (c == '%' || c == '_' || c == '\\') out += '\\';
+    out += c;
+  }
+  return out + "%";
+}
+
 const std::string& LoginName(const v1::Mailbox& mailbox) {
   const std::string& login = mailbox.password_authentication().login_name();
   return login.empty() ? mailbox.address() : login;

@@ -22,6 +22,9 @@ struct StoredMailbox {
 // The `{mailbox}` of its resource name.
 std::string IdOf(const v1::Mailbox& mailbox);
 
+// `text` anywhere, as a LIKE pattern with the escape character '\\'.
+std::string LikePattern(const std::string& text);
+
 // The name to sign in with: the login name, or the address where none is given.
 const std::string& LoginName(const v1::Mailbox& mailbox);
 

@@ -90,16 +90,6 @@ std::string_view Column(Order order) {
 }
 bool ByTime(Order order) { return order == Order::kCreateTime || order == Order::kUpdateTime; }
 
-// `text` as part of a LIKE pattern with the escape character '\'.
-std::string LikePattern(const std::string& text) {
-  std::string out = "%";
-  for (char c : text) {
-    if (c == '%' || c == '_' || c == '\\') out += '\\';
-    out += c;
-  }
-  return out + "%";
-}
-
 // A list's statement. Its text has as many forms as a selection has; values are parameters always.
 struct ListStatement {
   std::string sql;

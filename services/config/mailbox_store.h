@@ -83,11 +83,12 @@ class MailboxStore {
   // Called after each change that this process has committed, on any thread: something is there for ReadChanges. Set
   // before the first call, and for the life of the store.
   void OnCommit(std::function<void()> call) { on_commit_ = std::move(call); }
+  int64_t history() const { return history_; }
 
- private:
-  // Runs `work` and commits, or rolls back what it did where it is only tried.
+  // Runs `work`, which may change mailboxes, and commits, or rolls back what it did where it is only tried.
   async::Task<absl::Status> Run(sql::Work work, Commit commit);
 
+ private:
   sql::Database& database_;
   const int64_t history_;
   std::function<void()> on_commit_;

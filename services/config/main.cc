@@ -6,6 +6,8 @@
 #include "libs/rpc/server.h"
 #include "libs/secrets/vault.h"
 #include "libs/sql/monitor.h"
+#include "services/config/catalogue_services.h"
+#include "services/config/catalogue_store.h"
 #include "services/config/credential_service.h"
 #include "services/config/mailbox_service.h"
 #include "services/config/mailbox_store.h"
@@ -13,11 +15,14 @@
 namespace poststelle::config {
 namespace {
 
-async::Task<absl::Status> Prepare(sql::Database& database, MailboxStore& store, std::string& epoch) {
+async::Task<absl::Status> Prepare(sql::Database& database, MailboxStore& store, CatalogueStore& statuses,
+                                  CatalogueStore& labels, std::string& epoch) {
   const std::vector<sql::Migration> migrations = ConfigMigrations();
   PS_CO_RETURN_IF_ERROR(co_await sql::Migrate(database, migrations));
   PS_CO_ASSIGN_OR_RETURN(epoch, co_await store.Epoch());
-  co_return co_await IndexMailboxes(database);
+  PS_CO_RETURN_IF_ERROR(co_await IndexMailboxes(database));
+  PS_CO_RETURN_IF_ERROR(co_await statuses.Seed());
+  co_return co_await labels.Seed();
 }
 
 int Fail(const std::string& option, const absl::Status& status) {
@@ -57,8 +62,14 @@ int Main(int argc, char** argv) {
   ChangeHub hub(executor, store, epoch);
   store.OnCommit([&hub] { hub.Nudge(); });
   MailboxService mailboxes(gate, store, hub, **vault, epoch, min_interval, frame.draining());
+  CatalogueStore statuses(**database, TicketStatuses(), store);
+  CatalogueStore labels(**database, Labels(), store);
+  TicketStatusService status_service(gate, statuses, epoch);
+  LabelService label_service(gate, labels, epoch);
   CredentialService credentials(gate, store, **vault, *token);
   frame.Add(mailboxes);
+  frame.Add(status_service);
+  frame.Add(label_service);
   frame.Add(credentials);
 
   sql::Monitor monitor(executor, **database, {}, [&frame](bool answers, const absl::Status& error) {
@@ -66,7 +77,7 @@ int Main(int argc, char** argv) {
   });
   rpc::Work work;
   work.dependency = "database";
-  work.prepare = [&] { return Prepare(**database, store, epoch); };
+  work.prepare = [&] { return Prepare(**database, store, statuses, labels, epoch); };
   work.start = [&] {
     monitor.Start();
     hub.Start();
