@@ -40,5 +40,8 @@ void AddMailboxCommands(CLI::App& app, Context& context);
 void AddTicketCommands(CLI::App& app, Context& context);
 void AddMessageCommands(CLI::App& app, Context& context);
 void AddQuarantineCommands(CLI::App& app, Context& context);
+void AddCatalogueCommands(CLI::App& app, Context& context);
+void AddApplyCommands(CLI::App& app, Context& context);
+void AddCompletionCommand(CLI::App& app, Context& context);
 
 }  // namespace poststelle::cli

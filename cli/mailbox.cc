@@ -1,10 +1,10 @@
-#include <fstream>
 #include <iostream>
-#include <sstream>
+#include <map>
 
 #include "absl/strings/str_join.h"
 #include "absl/time/time.h"
 #include "cli/context.h"
+#include "cli/mailbox_options.h"
 #include "cli/output.h"
 #include "libs/rpc/status.h"
 #include "poststelle/fetcher/v1/fetch_service.grpc.pb.h"
@@ -17,95 +17,8 @@ using config::v1::Connection;
 using config::v1::Mailbox;
 using config::v1::MailboxService;
 
-// The options of create and update; what was not given stays out of the mask.
-struct MailboxOptions {
-  std::string display_name, address, host, encryption, ca_file, login, password_file, folder, interval, id, etag;
-  int port = 0;
-  int max_age_days = 0;
-  bool unlimited_age = false, also_read = false, unread_only = false, disabled = false, enabled = false,
-       password_stdin = false;
-};
-
-void AddOptions(CLI::App* command, MailboxOptions& o) {
-  command->add_option("--name", o.display_name, "Name for people");
-  command->add_option("--address", o.address, "Address of the mailbox");
-  command->add_option("--host", o.host, "IMAP server");
-  command->add_option("--port", o.port, "Port (default by encryption)");
-  command->add_option("--encryption", o.encryption, "tls, starttls or none")
-      ->check(CLI::IsMember({"tls", "starttls", "none"}));
-  command->add_option("--ca-file", o.ca_file, "PEM file of the authority to trust")->check(CLI::ExistingFile);
-  command->add_option("--login", o.login, "Login name (default: the address)");
-  command->add_option("--password-file", o.password_file, "File that holds the password")->check(CLI::ExistingFile);
-  command->add_flag("--password-stdin", o.password_stdin, "Read the password from standard input");
-  command->add_option("--folder", o.folder, "Folder (default INBOX)");
-  // Of two that contradict each other neither wins silently.
-  CLI::Option* max_age = command->add_option("--max-age-days", o.max_age_days, "Oldest mail to import, in days");
-  command->add_flag("--unlimited-age", o.unlimited_age, "Import mail of any age")->excludes(max_age);
-  command->add_option("--interval", o.interval, "Time between polls, like 5m");
-  CLI::Option* also_read = command->add_flag("--also-read", o.also_read, "Import mail that is read already, too");
-  command->add_flag("--unread-only", o.unread_only, "Import unread mail only")->excludes(also_read);
-  CLI::Option* disabled = command->add_flag("--disabled", o.disabled, "Do not poll");
-  command->add_flag("--enabled", o.enabled, "Poll")->excludes(disabled);
-}
-
-std::string ReadFile(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::stringstream out;
-  out << in.rdbuf();
-  return out.str();
-}
-
-std::string FirstLine(std::string text) {
-  if (const size_t end = text.find_first_of("\r\n"); end != std::string::npos) text.resize(end);
-  return text;
-}
-
-// Fills a mailbox from the options and returns the paths that were given; empty with a message if one makes no sense.
-bool Fill(const MailboxOptions& o, Mailbox& m, std::vector<std::string>& paths) {
-  auto set = [&paths](bool given, const char* path, auto assign) {
-    if (!given) return;
-    assign();
-    paths.emplace_back(path);
-  };
-  set(!o.display_name.empty(), "display_name", [&] { m.set_display_name(o.display_name); });
-  set(!o.address.empty(), "address", [&] { m.set_address(o.address); });
-  set(!o.host.empty(), "connection.host", [&] { m.mutable_connection()->set_host(o.host); });
-  set(o.port != 0, "connection.port", [&] { m.mutable_connection()->set_port(o.port); });
-  set(!o.encryption.empty(), "connection.encryption", [&] {
-    m.mutable_connection()->set_encryption(o.encryption == "tls"        ? Connection::ENCRYPTION_TLS
-                                           : o.encryption == "starttls" ? Connection::ENCRYPTION_STARTTLS
-                                                                        : Connection::ENCRYPTION_NONE);
-  });
-  set(!o.ca_file.empty(), "connection.ca_certificates_pem",
-      [&] { m.mutable_connection()->set_ca_certificates_pem(ReadFile(o.ca_file)); });
-  set(!o.login.empty(), "password_authentication.login_name",
-      [&] { m.mutable_password_authentication()->set_login_name(o.login); });
-  std::string password;
-  if (!o.password_file.empty()) password = FirstLine(ReadFile(o.password_file));
-  if (o.password_stdin) std::getline(std::cin, password);
-  const char* environment = std::getenv("POSTSTELLE_MAILBOX_PASSWORD");
-  if (password.empty() && environment != nullptr) password = environment;
-  set(!password.empty(), "password_authentication.password",
-      [&] { m.mutable_password_authentication()->set_password(password); });
-  set(!o.folder.empty(), "import_options.folders", [&] { m.mutable_import_options()->add_folders(o.folder); });
-  set(o.max_age_days != 0, "import_options.max_age_days",
-      [&] { m.mutable_import_options()->set_max_age_days(o.max_age_days); });
-  set(o.unlimited_age, "import_options.unlimited_age", [&] { m.mutable_import_options()->set_unlimited_age(true); });
-  absl::Duration interval;
-  if (!o.interval.empty() && !absl::ParseDuration(o.interval, &interval)) {
-    std::cerr << "error: --interval: \"" << o.interval << "\" is no duration; give it like 30s or 5m\n";
-    return false;
-  }
-  set(!o.interval.empty(), "import_options.fetch_interval", [&] {
-    auto* d = m.mutable_import_options()->mutable_fetch_interval();
-    d->set_seconds(absl::ToInt64Seconds(interval));
-    d->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(interval % absl::Seconds(1))));
-  });
-  set(o.also_read || o.unread_only, "import_options.also_fetch_read",
-      [&] { m.mutable_import_options()->set_also_fetch_read(o.also_read); });
-  set(o.disabled || o.enabled, "enabled", [&] { m.set_enabled(o.enabled); });
-  return true;
-}
+std::string Server(const Mailbox& m) { return m.connection().host() + ":" + std::to_string(m.connection().port()); }
+std::string OrDash(const std::string& text) { return text.empty() ? "-" : text; }
 
 void Print(const Context& context, const Mailbox& m) {
   if (context.json()) {
@@ -113,21 +26,43 @@ void Print(const Context& context, const Mailbox& m) {
     return;
   }
   const auto& import = m.import_options();
-  std::cout << Table(
-      {{"name", m.name()},
-       {"display name", m.display_name()},
-       {"address", m.address()},
-       {"server", m.connection().host() + ":" + std::to_string(m.connection().port())},
-       {"encryption", Short(Connection::Encryption_Name(m.connection().encryption()), "ENCRYPTION_")},
-       {"login",
-        m.password_authentication().login_name().empty() ? m.address() : m.password_authentication().login_name()},
-       {"password", m.password_authentication().password_set() ? "stored" : "none"},
-       {"folders", absl::StrJoin(import.folders(), ", ")},
-       {"max age", import.unlimited_age() ? "unlimited" : std::to_string(import.max_age_days()) + " days"},
-       {"interval", std::to_string(import.fetch_interval().seconds()) + " s"},
-       {"read mail", import.also_fetch_read() ? "imported too" : "passed over"},
-       {"enabled", m.enabled() ? "yes" : "no"},
-       {"etag", m.etag()}});
+  const bool inbound = m.direction() == Mailbox::DIRECTION_INBOUND;
+  std::vector<std::vector<std::string>> rows{
+      {"name", m.name()},
+      {"display name", m.display_name()},
+      {"direction", Short(Mailbox::Direction_Name(m.direction()), "DIRECTION_")},
+      {"address", m.address()},
+      {"server", Server(m)},
+      {"encryption", Short(Connection::Encryption_Name(m.connection().encryption()), "ENCRYPTION_")},
+      {"login",
+       m.password_authentication().login_name().empty() ? m.address() : m.password_authentication().login_name()},
+      {"password", m.password_authentication().password_set() ? "stored" : "none"}};
+  if (inbound) {
+    const auto& after = import.after_import();
+    rows.insert(rows.end(),
+                {{"folders", absl::StrJoin(import.folders(), ", ")},
+                 {"max age", import.unlimited_age() ? "unlimited" : std::to_string(import.max_age_days()) + " days"},
+                 {"interval", std::to_string(import.fetch_interval().seconds()) + " s"},
+                 {"read mail", import.also_fetch_read() ? "imported too" : "passed over"},
+                 {"after import", after.action() == 0 ? "leave"
+                                                      : Short(after.Action_Name(after.action()), "ACTION_") + " " +
+                                                            after.target_folder()},
+                 {"reply via", OrDash(import.reply_via())},
+                 {"new tickets", OrDash(import.new_ticket_status())},
+                 {"replies", OrDash(import.reply_ticket_status())},
+                 {"ticket labels", OrDash(absl::StrJoin(import.ticket_labels(), ", "))}});
+  }
+  std::vector<std::string> labels;
+  for (const auto& [key, value] : std::map<std::string, std::string>(m.labels().begin(), m.labels().end())) {
+    labels.push_back(key + "=" + value);
+  }
+  rows.insert(rows.end(), {{"counterpart", OrDash(m.counterpart())},
+                           {"labels", OrDash(absl::StrJoin(labels, ", "))},
+                           {"enabled", m.enabled() ? "yes" : "no"},
+                           {"etag", m.etag()}});
+  std::cout << Table(rows);
+  for (const auto& warning : m.warnings())
+    std::cerr << "warning: " << warning.field() << ": " << warning.text().en() << "\n";
 }
 
 // Report, and how to give a password that the service asks for.
@@ -144,8 +79,8 @@ int Create(const Context& context, const MailboxOptions& o) {
   config::v1::CreateMailboxRequest request;
   std::vector<std::string> paths;
   Mailbox& m = *request.mutable_mailbox();
-  m.set_direction(Mailbox::DIRECTION_INBOUND);
-  m.mutable_connection()->set_protocol(Connection::PROTOCOL_IMAP);
+  m.set_direction(o.outbound ? Mailbox::DIRECTION_OUTBOUND : Mailbox::DIRECTION_INBOUND);
+  m.mutable_connection()->set_protocol(o.outbound ? Connection::PROTOCOL_SMTP : Connection::PROTOCOL_IMAP);
   m.mutable_password_authentication();
   if (!Fill(o, m, paths)) return 2;
   m.set_enabled(!o.disabled);
@@ -177,10 +112,30 @@ int Update(const Context& context, const std::string& what, const MailboxOptions
   return ReportChange(status);
 }
 
-int List(const Context& context) {
+// What the fetcher says of each mailbox; empty, with a note, while it can't be asked.
+std::map<std::string, fetcher::v1::MailboxStatus> Statuses(const Context& context) {
+  std::map<std::string, fetcher::v1::MailboxStatus> out;
+  auto stub = fetcher::v1::FetchService::NewStub(context.fetcher());
+  fetcher::v1::ListStatusesRequest request;
+  request.set_page_size(1000);
+  do {
+    fetcher::v1::ListStatusesResponse page;
+    const grpc::Status status = stub->ListStatuses(Call().get(), request, &page);
+    if (!status.ok()) {
+      std::cerr << "note: the fetcher can't tell how the mailboxes are: " << Escape(status.error_message()) << "\n";
+      return out;
+    }
+    for (const auto& s : page.statuses()) out[s.mailbox()] = s;
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty());
+  return out;
+}
+
+// The overview (SPEC A1).
+int List(const Context& context, config::v1::ListMailboxesRequest request) {
   auto stub = MailboxService::NewStub(context.config());
-  config::v1::ListMailboxesRequest request;
   config::v1::ListMailboxesResponse all;
+  request.set_page_size(1000);
   do {
     config::v1::ListMailboxesResponse page;
     const grpc::Status status = stub->ListMailboxes(Call().get(), request, &page);
@@ -192,13 +147,49 @@ int List(const Context& context) {
     std::cout << Json(all) << "\n";
     return 0;
   }
-  std::vector<std::vector<std::string>> rows{{"NAME", "DISPLAY NAME", "ADDRESS", "SERVER", "ENABLED"}};
+  const auto statuses = Statuses(context);
+  std::vector<std::vector<std::string>> rows{{"NAME", "DISPLAY NAME", "DIRECTION", "PROTOCOL", "ADDRESS", "SERVER",
+                                              "ENABLED", "STATE", "LAST SUCCESS", "NEXT RUN", "REASON"}};
   for (const Mailbox& m : all.mailboxes()) {
-    rows.push_back({m.name(), m.display_name(), m.address(),
-                    m.connection().host() + ":" + std::to_string(m.connection().port()), m.enabled() ? "yes" : "no"});
+    std::vector<std::string> row{m.name(),
+                                 m.display_name(),
+                                 Short(Mailbox::Direction_Name(m.direction()), "DIRECTION_"),
+                                 Short(Connection::Protocol_Name(m.connection().protocol()), "PROTOCOL_"),
+                                 m.address(),
+                                 Server(m),
+                                 m.enabled() ? "yes" : "no"};
+    if (const auto known = statuses.find(m.name()); known != statuses.end()) {
+      const fetcher::v1::MailboxStatus& s = known->second;
+      row.insert(row.end(), {Short(s.State_Name(s.state()), "STATE_"), Time(s.last_success_time()),
+                             Time(s.next_poll_time()), s.reason().empty() ? s.notice() : s.reason()});
+    } else {
+      row.insert(row.end(), {"-", "-", "-", ""});
+    }
+    rows.push_back(std::move(row));
   }
   std::cout << Table(rows);
   return 0;
+}
+
+int Duplicate(const Context& context, const std::string& what, const MailboxOptions& o, bool counterpart) {
+  Mailbox present;
+  if (const grpc::Status found = FindMailbox(context, what, present); !found.ok()) return Report(found);
+  using Request = config::v1::DuplicateMailboxRequest;
+  Request request;
+  request.set_name(present.name());
+  request.set_kind(counterpart ? Request::KIND_COUNTERPART : Request::KIND_COPY);
+  std::vector<std::string> paths;
+  if (!Fill(o, *request.mutable_overrides(), paths)) return 2;
+  for (const std::string& path : paths) {
+    if (path != "display_name") request.mutable_override_mask()->add_paths(path);
+  }
+  request.set_display_name(o.display_name);
+  request.set_mailbox_id(o.id);
+  config::v1::DuplicateMailboxResponse response;
+  const grpc::Status status =
+      MailboxService::NewStub(context.config())->DuplicateMailbox(Call().get(), request, &response);
+  if (status.ok()) Print(context, response.mailbox());
+  return ReportChange(status);
 }
 
 int Get(const Context& context, const std::string& what) {
@@ -208,12 +199,13 @@ int Get(const Context& context, const std::string& what) {
   return Report(found);
 }
 
-int Delete(const Context& context, const std::string& what, const std::string& etag) {
+int Delete(const Context& context, const std::string& what, const std::string& etag, bool clear_references) {
   Mailbox mailbox;
   if (const grpc::Status found = FindMailbox(context, what, mailbox); !found.ok()) return Report(found);
   config::v1::DeleteMailboxRequest request;
   request.set_name(mailbox.name());
   request.set_etag(etag);
+  request.set_clear_references(clear_references);
   google::protobuf::Empty nothing;
   return Report(MailboxService::NewStub(context.config())->DeleteMailbox(Call().get(), request, &nothing));
 }
@@ -281,6 +273,32 @@ int Explain(const Context& context, const std::string& what, const std::string& 
   return response.outcomes().empty() ? 3 : 0;
 }
 
+void AddListCommand(CLI::App& noun, Context& context) {
+  struct Wanted {
+    std::string direction, text, order;
+    std::vector<std::string> selectors;
+    bool enabled = false, disabled = false;
+  };
+  auto wanted = std::make_shared<Wanted>();
+  CLI::App* list = Command(noun, context, "list", "Mailboxes and how they are", [&context, wanted] {
+    config::v1::ListMailboxesRequest request;
+    if (wanted->direction == "inbound") request.set_direction(Mailbox::DIRECTION_INBOUND);
+    if (wanted->direction == "outbound") request.set_direction(Mailbox::DIRECTION_OUTBOUND);
+    if (wanted->enabled || wanted->disabled) request.set_enabled(wanted->enabled);
+    request.mutable_label_selectors()->Assign(wanted->selectors.begin(), wanted->selectors.end());
+    request.set_text(wanted->text);
+    request.set_order_by(wanted->order);
+    return List(context, std::move(request));
+  });
+  list->add_option("--direction", wanted->direction, "inbound or outbound")
+      ->check(CLI::IsMember({"inbound", "outbound"}));
+  CLI::Option* disabled = list->add_flag("--disabled", wanted->disabled, "Only these");
+  list->add_flag("--enabled", wanted->enabled, "Only these")->excludes(disabled);
+  list->add_option("-l,--selector", wanted->selectors, "Only with this label, KEY or KEY=VALUE; may be repeated");
+  list->add_option("--text", wanted->text, "Only with this in name, address, login or server");
+  list->add_option("--order", wanted->order, "display_name, address, create_time or update_time, \" desc\" behind it");
+}
+
 }  // namespace
 
 void AddMailboxCommands(CLI::App& app, Context& context) {
@@ -288,23 +306,37 @@ void AddMailboxCommands(CLI::App& app, Context& context) {
   auto options = std::make_shared<MailboxOptions>();
   auto what = std::make_shared<std::string>();
   auto message_id = std::make_shared<std::string>();
-  CLI::App* create = Command(*noun, context, "create", "Make an inbound mailbox",
-                             [&context, options] { return Create(context, *options); });
+  auto clear = std::make_shared<bool>(false);
+  CLI::App* create =
+      Command(*noun, context, "create", "Make a mailbox", [&context, options] { return Create(context, *options); });
   AddOptions(create, *options);
+  create->add_flag("--outbound,!--inbound", options->outbound, "Answers are sent through it (default: inbound)");
   create->add_option("--id", options->id, "Last part of the resource name");
   CLI::App* update = Command(*noun, context, "update", "Change what is given",
                              [&context, what, options] { return Update(context, *what, *options); });
   update->add_option("MAILBOX", *what)->required();
   update->add_option("--etag", options->etag, "Change only this state of it");
   AddOptions(update, *options);
-  Command(*noun, context, "list", "All mailboxes", [&context] { return List(context); });
+  AddListCommand(*noun, context);
+  for (const bool counterpart : {false, true}) {
+    CLI::App* duplicate =
+        Command(*noun, context, counterpart ? "counterpart" : "copy",
+                counterpart ? "Make the mailbox of the other direction for the same account"
+                            : "Make a mailbox with the same settings, but for what is given",
+                [&context, what, options, counterpart] { return Duplicate(context, *what, *options, counterpart); });
+    duplicate->add_option("MAILBOX", *what)->required();
+    duplicate->add_option("--id", options->id, "Last part of the new resource name");
+    AddOptions(duplicate, *options);
+  }
   Command(*noun, context, "get", "One mailbox", [&context, what] { return Get(context, *what); })
       ->add_option("MAILBOX", *what)
       ->required();
-  CLI::App* remove = Command(*noun, context, "delete", "Delete a mailbox; what it delivered stays",
-                             [&context, what, options] { return Delete(context, *what, options->etag); });
+  CLI::App* remove =
+      Command(*noun, context, "delete", "Delete a mailbox; what it delivered stays",
+              [&context, what, options, clear] { return Delete(context, *what, options->etag, *clear); });
   remove->add_option("MAILBOX", *what)->required();
   remove->add_option("--etag", options->etag, "Delete only this state of it");
+  remove->add_flag("--clear-references", *clear, "Also where others reply through it");
   Command(*noun, context, "status", "How fetching goes", [&context, what] {
     return Status(context, *what);
   })->add_option("MAILBOX", *what);

@@ -5,7 +5,7 @@ int main(int argc, char** argv) {
   poststelle::cli::Context context;
   CLI::App app(
       "Mailboxes, tickets and messages of Poststelle. Exit codes: 0 done, 1 error, 2 usage, 3 not found, 4 conflict, "
-      "5 not signed in, 6 not reachable.",
+      "5 not signed in, 6 not reachable, 7 differences or a failed check.",
       "poststelle");
   app.set_version_flag("--version", "poststelle 0.1.0");
   app.require_subcommand(1);
@@ -19,6 +19,9 @@ int main(int argc, char** argv) {
   poststelle::cli::AddTicketCommands(app, context);
   poststelle::cli::AddMessageCommands(app, context);
   poststelle::cli::AddQuarantineCommands(app, context);
+  poststelle::cli::AddCatalogueCommands(app, context);
+  poststelle::cli::AddApplyCommands(app, context);
+  poststelle::cli::AddCompletionCommand(app, context);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& done) {

@@ -258,6 +258,10 @@ async::Task<absl::StatusOr<CatalogueEntry>> CatalogueStore::Update(CatalogueEntr
     if (!before) co_return NotFound(entry.id);
     if (before->etag != expected_etag) co_return EtagMismatch(NameOf(entry.id));
     PS_CO_RETURN_IF_ERROR(co_await CheckNames(tx, entry));
+    if (entry.german == before->german && entry.english == before->english && entry.color == before->color) {
+      out = *std::move(before);
+      co_return absl::OkStatus();
+    }
     out = entry;
     out.create_time = before->create_time;
     co_return co_await Write(tx, out);

@@ -116,6 +116,13 @@ absl::StatusOr<std::string> MailboxService::Reseal(const StoredMailbox& source, 
   return vault_.Seal(password, PasswordRecord(IdOf(target)));
 }
 
+bool MailboxService::IsStoredPassword(const StoredMailbox& stored, const v1::Mailbox& next) const {
+  const std::string& given = next.password_authentication().password();
+  if (given.empty() || stored.sealed_password.empty()) return false;
+  absl::StatusOr<SecretString> kept = vault_.Open(stored.sealed_password, PasswordRecord(IdOf(stored.mailbox)));
+  return kept.ok() && kept->Reveal() == given;
+}
+
 absl::StatusOr<RequestMark> MailboxService::MarkOf(const std::string& request_id,
                                                    const google::protobuf::MessageLite& request) const {
   RequestMark mark;
@@ -217,6 +224,7 @@ async::Task<grpc::Status> MailboxService::Update(const v1::UpdateMailboxRequest&
                                "protection, or another authority or key to trust)"));
   }
   if (!violations.empty()) co_return rpc::InvalidFields(violations);
+  if (IsStoredPassword(*stored, next)) next.mutable_password_authentication()->clear_password();  // no change
   absl::StatusOr<StoredMailbox> sealed = Seal(std::move(next));
   if (!sealed.ok()) co_return rpc::FromAbsl(sealed.status());
   absl::StatusOr<v1::Mailbox> updated =

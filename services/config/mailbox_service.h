@@ -60,6 +60,8 @@ class MailboxService : public v1::MailboxService::CallbackService {
   absl::StatusOr<StoredMailbox> Seal(v1::Mailbox mailbox) const;
   // The password of `source`, sealed for `target`.
   absl::StatusOr<std::string> Reseal(const StoredMailbox& source, const v1::Mailbox& target) const;
+  // Whether the password that `next` gives is the one that is stored.
+  bool IsStoredPassword(const StoredMailbox& stored, const v1::Mailbox& next) const;
   absl::StatusOr<RequestMark> MarkOf(const std::string& request_id, const google::protobuf::MessageLite& request) const;
 
   const rpc::Gate& gate_;

@@ -1,5 +1,7 @@
 #include "services/config/mailbox_store.h"
 
+#include <google/protobuf/util/message_differencer.h>
+
 #include <charconv>
 
 #include "absl/strings/str_cat.h"
@@ -33,6 +35,18 @@ bool ConnectionChanged(const v1::Mailbox& a, const v1::Mailbox& b) {
   return a.connection().host() != b.connection().host() || a.connection().port() != b.connection().port() ||
          a.connection().protocol() != b.connection().protocol() || a.address() != b.address() ||
          LoginName(a) != LoginName(b);
+}
+
+// Whether an update to `next`, which keeps the password, changes nothing.
+bool IsSame(const v1::Mailbox& stored, v1::Mailbox next) {
+  next.set_etag(stored.etag());
+  *next.mutable_update_time() = stored.update_time();
+  next.clear_warnings();
+  if (next.has_password_authentication()) {
+    next.mutable_password_authentication()->clear_password();
+    next.mutable_password_authentication()->set_password_set(stored.password_authentication().password_set());
+  }
+  return google::protobuf::util::MessageDifferencer::Equals(stored, next);
 }
 
 // The mailbox that an earlier create with this request id made, if there was one.
@@ -269,6 +283,10 @@ async::Task<absl::StatusOr<v1::Mailbox>> MailboxStore::Update(StoredMailbox mail
     next.mailbox.set_connection_generation(old.connection_generation() +
                                            (ConnectionChanged(old, next.mailbox) ? 1 : 0));
     next.mailbox.set_enable_generation(old.enable_generation() + (!old.enabled() && next.mailbox.enabled() ? 1 : 0));
+    if (mailbox.sealed_password.empty() && IsSame(old, next.mailbox)) {
+      out = old;
+      co_return absl::OkStatus();
+    }
     PS_CO_RETURN_IF_ERROR(co_await WriteMailbox(tx, next, history_));
     out = next.mailbox;
     co_return absl::OkStatus();

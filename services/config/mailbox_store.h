@@ -62,7 +62,7 @@ class MailboxStore {
   // A page: at most `limit` of the selection behind `after`, which is PositionOf the last one of the page before.
   async::Task<absl::StatusOr<std::vector<v1::Mailbox>>> List(MailboxSelection selection, std::string after, int limit);
   // Replaces it if its etag is `expected_etag`; counts generations up as the changes demand. An empty sealed password
-  // keeps the stored one.
+  // keeps the stored one. An update that changes nothing leaves everything as it is, the etag too.
   async::Task<absl::StatusOr<v1::Mailbox>> Update(StoredMailbox mailbox, std::string expected_etag,
                                                   Commit commit = Commit::kYes);
   // Deletes it, if `expected_etag` is empty or its etag. Mailboxes that reply through it prevent that, unless
