@@ -16,7 +16,7 @@ from conftest import COUNTS
 from manifests import K8S, render, schemas
 from samples import mail
 from servers import Authority, Dovecot, Postgres, Redis, wait_until
-from stack import ACCOUNTS, BUILD, ROOT, Feed, Service, Stack
+from stack import ACCOUNTS, BUILD, LOOPBACK, ROOT, Feed, Service, Stack
 
 UID = 65532
 STATE = "/var/lib/poststelle"
@@ -133,7 +133,8 @@ class StackInImages(Stack):
         self.fetcher = ServiceInImage("fetcher", images["fetcher"], containers["fetcher"], folder,
                                       {"--config-address": self.config.address, "--lease": "2s"},
                                       {"POSTSTELLE_FETCHER_DATABASE": urls["fetcher"],
-                                       "POSTSTELLE_FETCHER_REDIS": self.redis.url}, token)
+                                       "POSTSTELLE_FETCHER_REDIS": self.redis.url,
+                                       "POSTSTELLE_FETCHER_EGRESS_ALLOW": LOOPBACK}, token)
 
 
 @pytest.fixture(scope="session")
