@@ -131,10 +131,9 @@ class StackInImages(Stack):
                                      {"/etc/poststelle/keys": {"config.key": SECRETS["config.key"]}, **token})
         self.config.start()
         self.fetcher = ServiceInImage("fetcher", images["fetcher"], containers["fetcher"], folder,
-                                      {"--config-address": self.config.address, "--lease": "2s"},
+                                      {"--config-address": self.config.address, "--lease": "2s", "--egress-allow": LOOPBACK},
                                       {"POSTSTELLE_FETCHER_DATABASE": urls["fetcher"],
-                                       "POSTSTELLE_FETCHER_REDIS": self.redis.url,
-                                       "POSTSTELLE_FETCHER_EGRESS_ALLOW": LOOPBACK}, token)
+                                       "POSTSTELLE_FETCHER_REDIS": self.redis.url}, token)
 
 
 @pytest.fixture(scope="session")
