@@ -308,7 +308,7 @@ int Main(int argc, char** argv) {
   testing::RedisServer redis;
   const double empty_bytes = Info(redis, "memory", "used_memory");
   async::Runtime runtime(2);
-  auto dialer = net::MakeTcpDialer(runtime.executor());
+  auto dialer = net::MakeTcpDialer(net::MakeResolver(runtime.executor()), net::EgressPolicy::Unrestricted());
   auto address = redis::ParseUrl(redis.url());
   if (!address.ok()) Die(address.status().ToString());
   Workers workers;

@@ -51,7 +51,8 @@ class ScheduleTest : public ::testing::Test {
   static constexpr absl::Duration kLease = absl::Seconds(30);
   testing::RedisServer server_;
   async::Runtime runtime_{2};
-  std::unique_ptr<net::Dialer> dialer_ = net::MakeTcpDialer(runtime_.executor());
+  std::unique_ptr<net::Dialer> dialer_ =
+      net::MakeTcpDialer(net::MakeResolver(runtime_.executor()), net::EgressPolicy::Unrestricted());
   redis::Client redis_{runtime_.executor(), *dialer_, redis::ParseUrl(server_.url()).value()};
   RedisSchedule one_{redis_, "one", kLease};
   RedisSchedule two_{redis_, "two", kLease};

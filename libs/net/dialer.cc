@@ -5,7 +5,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
-#include "libs/net/resolver.h"
 #include "libs/net/tcp_stream.h"
 
 namespace poststelle::net {
@@ -16,14 +15,19 @@ constexpr size_t kMaxAddresses = 8;
 
 class TcpDialer : public Dialer {
  public:
-  explicit TcpDialer(asio::any_io_executor executor)
-      : resolver_(std::move(executor)), contexts_(std::make_shared<TlsContexts>()) {}
+  TcpDialer(std::shared_ptr<Resolver> resolver, EgressPolicy policy)
+      : resolver_(std::move(resolver)), policy_(std::move(policy)), contexts_(std::make_shared<TlsContexts>()) {}
 
   asio::awaitable<absl::StatusOr<std::unique_ptr<Stream>>> Dial(const std::string& host, uint16_t port,
                                                                 absl::Duration timeout) override {
     const absl::Time deadline = absl::Now() + timeout;
-    auto addresses = co_await resolver_.Resolve(host, timeout);
+    auto addresses = co_await resolver_->Resolve(host, timeout);
     if (!addresses.ok()) co_return addresses.status();
+    std::erase_if(*addresses, [&](const asio::ip::address& address) { return !policy_.Allows(address, port); });
+    if (addresses->empty()) {
+      co_return MakeNetError(NetError::kEgress,
+                             "the server address is not allowed by the egress policy of this installation.");
+    }
     if (addresses->size() > kMaxAddresses) addresses->resize(kMaxAddresses);
     // The sockets belong to the caller's own strand.
     asio::any_io_executor executor = co_await asio::this_coro::executor;
@@ -46,14 +50,15 @@ class TcpDialer : public Dialer {
   }
 
  private:
-  Resolver resolver_;
+  const std::shared_ptr<Resolver> resolver_;  // other dialers may have it too
+  const EgressPolicy policy_;
   std::shared_ptr<TlsContexts> contexts_;
 };
 
 }  // namespace
 
-std::unique_ptr<Dialer> MakeTcpDialer(asio::any_io_executor executor) {
-  return std::make_unique<TcpDialer>(std::move(executor));
+std::unique_ptr<Dialer> MakeTcpDialer(std::shared_ptr<Resolver> resolver, EgressPolicy policy) {
+  return std::make_unique<TcpDialer>(std::move(resolver), std::move(policy));
 }
 
 }  // namespace poststelle::net

@@ -149,7 +149,7 @@ class NetTest : public ::testing::Test {
   std::filesystem::path directory_;
   pid_t server_ = -1;
   async::Runtime runtime_{2};
-  std::unique_ptr<Dialer> dialer_ = MakeTcpDialer(runtime_.executor());
+  std::unique_ptr<Dialer> dialer_ = MakeTcpDialer(MakeResolver(runtime_.executor()), EgressPolicy::Unrestricted());
 };
 
 TEST_F(NetTest, ATrustedServerIsSpokenToAndItsSessionResumed) {
@@ -214,12 +214,12 @@ TEST_F(NetTest, NamesResolveWithMoreThanAThousandDescriptorsOpen) {
   for (rlim_t i = 0; i < kOpen; ++i) open.push_back(dup(STDERR_FILENO));
   EXPECT_GE(open.back(), static_cast<int>(kOpen));
   {
-    Resolver resolver(runtime_.executor());
+    const std::unique_ptr<Resolver> resolver = MakeResolver(runtime_.executor());
     std::optional<absl::Status> out;
     auto look = [](Resolver& r, std::optional<absl::Status>& result) -> Task<void> {
       result = (co_await r.Resolve("localhost", absl::Seconds(30))).status();
     };
-    async::RunBlocking(runtime_.executor(), look(resolver, out));
+    async::RunBlocking(runtime_.executor(), look(*resolver, out));
     EXPECT_TRUE(out->ok()) << *out;
   }
   for (int fd : open) close(fd);

@@ -1,6 +1,7 @@
 #include "libs/net/resolver.h"
 
 #include <ares.h>
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <netdb.h>
 #include <poll.h>
@@ -13,6 +14,7 @@
 #include <deque>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -55,11 +57,19 @@ void OnAddresses(void* argument, int status, int, ares_addrinfo* result) {
   query.ended.Notify();
 }
 
-}  // namespace
+// The address that `host` is by itself.
+std::optional<asio::ip::address> ParseLiteral(const std::string& host) {
+  asio::error_code error;
+  asio::ip::address address = asio::ip::make_address(host, error);
+  if (!error) return address;
+  in_addr old{};  // the spellings of old: fewer than four numbers, octal, hexadecimal
+  if (inet_aton(host.c_str(), &old) != 0) return asio::ip::address_v4(ntohl(old.s_addr));
+  return std::nullopt;
+}
 
 // The channel belongs to the thread; everybody else puts queries into the queue and wakes it through a pipe.
-struct Resolver::Impl {
-  Impl() {
+struct Channel {
+  Channel() {
     ares_library_init(ARES_LIB_INIT_ALL);
     if (pipe2(wake.data(), O_CLOEXEC | O_NONBLOCK) != 0) std::abort();
     ares_options options{};
@@ -71,7 +81,7 @@ struct Resolver::Impl {
     ready = ares_init_options(&channel, &options, given) == ARES_SUCCESS;
     thread = std::thread([this] { Loop(); });
   }
-  ~Impl() {
+  ~Channel() {
     stopped = true;
     Wake();
     thread.join();
@@ -80,13 +90,20 @@ struct Resolver::Impl {
     close(wake[1]);
     ares_library_cleanup();
   }
+  void Ask(std::shared_ptr<Query> query) {
+    {
+      std::lock_guard lock(mutex);
+      queue.push_back(std::move(query));
+    }
+    Wake();
+  }
   void Wake() const {
     // A full pipe has a byte in it already, which is all a wake-up needs.
     [[maybe_unused]] const ssize_t n = write(wake[1], "x", 1);
   }
   // c-ares tells which of its sockets wait for what; called on the thread.
   static void OnSocket(void* self, ares_socket_t socket, int readable, int writable) {
-    std::map<ares_socket_t, short>& sockets = static_cast<Impl*>(self)->sockets;
+    std::map<ares_socket_t, short>& sockets = static_cast<Channel*>(self)->sockets;
     if (readable == 0 && writable == 0) {
       sockets.erase(socket);
     } else {
@@ -147,35 +164,43 @@ struct Resolver::Impl {
   std::thread thread;
 };
 
-Resolver::Resolver(asio::any_io_executor executor) : impl_(std::make_unique<Impl>()), executor_(std::move(executor)) {}
-Resolver::~Resolver() = default;
+class CaresResolver : public Resolver {
+ public:
+  explicit CaresResolver(asio::any_io_executor executor) : executor_(std::move(executor)) {}
 
-async::Task<absl::StatusOr<std::vector<asio::ip::address>>> Resolver::Resolve(std::string host,
-                                                                              absl::Duration timeout) {
-  asio::error_code error;
-  const asio::ip::address literal = asio::ip::make_address(host, error);
-  if (!error) co_return std::vector<asio::ip::address>{literal};
-  auto query = std::make_shared<Query>(executor_);
-  query->host = host;
-  {
-    std::lock_guard lock(impl_->mutex);
-    impl_->queue.push_back(query);
-  }
-  impl_->Wake();
-  const absl::Time deadline = absl::Now() + timeout;
-  while (!query->done) {
-    const absl::Status waited = co_await query->ended.Wait(deadline - absl::Now());
-    if (absl::IsCancelled(waited)) co_return MakeNetError(NetError::kCancelled, "the name lookup was cancelled");
-    if (absl::IsDeadlineExceeded(waited) && !query->done) {
-      co_return MakeNetError(NetError::kTimeout, absl::StrCat("looking up the name ", host, " took longer than ",
-                                                              absl::FormatDuration(timeout)));
+  async::Task<absl::StatusOr<std::vector<asio::ip::address>>> Resolve(std::string host,
+                                                                      absl::Duration timeout) override {
+    if (std::optional<asio::ip::address> literal = ParseLiteral(host)) {
+      co_return std::vector<asio::ip::address>{*literal};
     }
+    auto query = std::make_shared<Query>(executor_);
+    query->host = host;
+    channel_.Ask(query);
+    const absl::Time deadline = absl::Now() + timeout;
+    while (!query->done) {
+      const absl::Status waited = co_await query->ended.Wait(deadline - absl::Now());
+      if (absl::IsCancelled(waited)) co_return MakeNetError(NetError::kCancelled, "the name lookup was cancelled");
+      if (absl::IsDeadlineExceeded(waited) && !query->done) {
+        co_return MakeNetError(NetError::kTimeout, absl::StrCat("looking up the name ", host, " took longer than ",
+                                                                absl::FormatDuration(timeout)));
+      }
+    }
+    if (query->addresses.empty()) {
+      co_return MakeNetError(NetError::kResolve,
+                             absl::StrCat("the name ", host, " has no address (", ares_strerror(query->status), ")."));
+    }
+    co_return query->addresses;
   }
-  if (query->addresses.empty()) {
-    co_return MakeNetError(NetError::kResolve,
-                           absl::StrCat("the name ", host, " has no address (", ares_strerror(query->status), ")."));
-  }
-  co_return query->addresses;
+
+ private:
+  const asio::any_io_executor executor_;
+  Channel channel_;
+};
+
+}  // namespace
+
+std::unique_ptr<Resolver> MakeResolver(asio::any_io_executor executor) {
+  return std::make_unique<CaresResolver>(std::move(executor));
 }
 
 }  // namespace poststelle::net

@@ -1,4 +1,4 @@
-// Names to addresses, with c-ares on a thread of its own.
+// Names to addresses.
 #pragma once
 
 #include <asio/ip/address.hpp>
@@ -11,18 +11,17 @@
 
 namespace poststelle::net {
 
-// Thread-safe. Asks /etc/hosts first, then the configured name servers.
+// Seam for tests. Thread-safe.
 class Resolver {
  public:
-  explicit Resolver(asio::any_io_executor executor);
-  ~Resolver();
-  // Every address of `host`; an IP literal is returned as it is. kResolve if there is none, kTimeout after `timeout`.
-  async::Task<absl::StatusOr<std::vector<asio::ip::address>>> Resolve(std::string host, absl::Duration timeout);
-
- private:
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
-  const asio::any_io_executor executor_;
+  virtual ~Resolver() = default;
+  // Every address of `host`. kResolve if there is none, kTimeout after `timeout`.
+  virtual async::Task<absl::StatusOr<std::vector<asio::ip::address>>> Resolve(std::string host,
+                                                                              absl::Duration timeout) = 0;
 };
+
+// The real one, c-ares on a thread of its own: asks /etc/hosts first, then the configured name servers. An IP address
+// is no name; nobody is asked for it, however it is spelled (also 127.1, 0x7f000001 and the like).
+std::unique_ptr<Resolver> MakeResolver(asio::any_io_executor executor);
 
 }  // namespace poststelle::net

@@ -56,7 +56,7 @@ int Main(int argc, char** argv) {
   }
   const absl::Duration length = absl::Seconds(argc > 2 ? std::atoi(argv[2]) : 3);
   async::Runtime runtime(2);
-  auto dialer = net::MakeTcpDialer(runtime.executor());
+  auto dialer = net::MakeTcpDialer(net::MakeResolver(runtime.executor()), net::EgressPolicy::Unrestricted());
   Client client(runtime.executor(), *dialer, *address);
   for (size_t callers : {1u, 16u, 256u}) Measure(runtime.executor(), client, callers, length);
   client.Stop();

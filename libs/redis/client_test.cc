@@ -46,7 +46,8 @@ class ClientTest : public ::testing::Test {
   }
 
   async::Runtime runtime_{2};
-  std::unique_ptr<net::Dialer> dialer_ = net::MakeTcpDialer(runtime_.executor());
+  std::unique_ptr<net::Dialer> dialer_ =
+      net::MakeTcpDialer(net::MakeResolver(runtime_.executor()), net::EgressPolicy::Unrestricted());
   std::atomic<int> changes_{0};
   std::atomic<bool> up_{false};
 };
@@ -341,7 +342,7 @@ TEST_F(ClientTest, TlsToATrustedServerAndToNoOther) {
   const absl::Status untrusted = Run(*Connect(url), {"PING"}).status();
   EXPECT_TRUE(absl::IsUnavailable(untrusted)) << untrusted;
   setenv("SSL_CERT_FILE", pem.c_str(), 1);
-  dialer_ = net::MakeTcpDialer(runtime_.executor());
+  dialer_ = net::MakeTcpDialer(net::MakeResolver(runtime_.executor()), net::EgressPolicy::Unrestricted());
   auto client = Connect(url);
   EXPECT_EQ(Run(*client, {"PING"}).value_or(Reply{}).string, "PONG");
   // Writing while reading, over TLS: many at once.

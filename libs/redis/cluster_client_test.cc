@@ -33,7 +33,8 @@ class ClusterClientTest : public ::testing::Test {
     return testing::Await(runtime_, redis.Command(std::move(command)));
   }
   async::Runtime runtime_{2};
-  std::unique_ptr<net::Dialer> dialer_ = net::MakeTcpDialer(runtime_.executor());
+  std::unique_ptr<net::Dialer> dialer_ =
+      net::MakeTcpDialer(net::MakeResolver(runtime_.executor()), net::EgressPolicy::Unrestricted());
   std::atomic<bool> up_{false};
 };
 

@@ -51,6 +51,19 @@ void Options::Duration(const std::string& flag, absl::Duration& value, const std
   Named(option, flag)->default_str(absl::FormatDuration(value));
 }
 
+void Options::List(const std::string& flag, const std::string& help,
+                   std::function<absl::Status(const std::string&)> take) {
+  auto each = [flag, take = std::move(take)](const std::vector<std::string>& entries) {
+    for (const std::string& entry : entries) {
+      const absl::Status taken = take(entry);
+      if (!taken.ok()) throw CLI::ValidationError(flag, std::string(taken.message()));
+    }
+  };
+  Named(app_.add_option_function<std::vector<std::string>>(flag, each, help), flag)
+      ->delimiter(',')
+      ->allow_extra_args(false);
+}
+
 std::optional<int> Options::Parse(int argc, char** argv) {
   try {
     app_.parse(argc, argv);

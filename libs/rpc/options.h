@@ -2,9 +2,11 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <functional>
 #include <optional>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 
 namespace poststelle::rpc {
@@ -29,6 +31,9 @@ class Options {
   // "10s", "500ms", "5m"; not shorter than `least`.
   void Duration(const std::string& flag, absl::Duration& value, const std::string& help,
                 absl::Duration least = absl::Nanoseconds(1));
+  // Any number of entries, the flag repeated or the entries separated by commas; `take` gets each one and says what is
+  // wrong with it.
+  void List(const std::string& flag, const std::string& help, std::function<absl::Status(const std::string&)> take);
   CommonOptions& common() { return common_; }
   // Empty to go on; otherwise the exit code (0 after --help and --version, 2 after a mistake, which is then on stderr).
   std::optional<int> Parse(int argc, char** argv);

@@ -62,6 +62,38 @@ TEST(Options, FlagsAreAlsoEnvironmentVariables) {
   unsetenv("POSTSTELLE_DEMO_LEASE");
 }
 
+// What --networks takes from these arguments; "wrong" is refused.
+std::pair<std::optional<int>, std::vector<std::string>> ParseList(std::vector<std::string> arguments) {
+  Options options("demo", "A demo.");
+  std::vector<std::string> taken;
+  options.List("--networks", "Networks", [&taken](const std::string& entry) {
+    if (entry == "wrong") return absl::InvalidArgumentError("\"wrong\" is wrong");
+    taken.push_back(entry);
+    return absl::OkStatus();
+  });
+  arguments.insert(arguments.begin(), "demo");
+  std::vector<char*> argv;
+  for (std::string& argument : arguments) argv.push_back(argument.data());
+  const std::optional<int> exit_code = options.Parse(static_cast<int>(argv.size()), argv.data());
+  return {exit_code, taken};
+}
+
+TEST(Options, AListIsRepeatedOrSeparatedByCommas) {
+  const std::vector<std::string> both = {"10.0.0.0/8", "[::1]:993"};
+  EXPECT_EQ(ParseList({}).second.size(), 0u);
+  EXPECT_EQ(ParseList({"--networks=10.0.0.0/8,[::1]:993"}).second, both);
+  EXPECT_EQ(ParseList({"--networks", "10.0.0.0/8", "--networks", "[::1]:993"}).second, both);
+  setenv("POSTSTELLE_DEMO_NETWORKS", "10.0.0.0/8,[::1]:993", 1);
+  EXPECT_EQ(ParseList({}).second, both);
+  EXPECT_EQ(ParseList({"--networks=::1"}).second, std::vector<std::string>{"::1"});
+  setenv("POSTSTELLE_DEMO_NETWORKS", "", 1);
+  EXPECT_EQ(ParseList({}), std::pair(std::optional<int>(), std::vector<std::string>()));
+  unsetenv("POSTSTELLE_DEMO_NETWORKS");
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(ParseList({"--networks=a,wrong"}).first, 2);
+  EXPECT_EQ(testing::internal::GetCapturedStderr().substr(0, 29), "--networks: \"wrong\" is wrong\n");
+}
+
 TEST(Options, AMistakeExitsWithTwo) {
   Options options("demo", "A demo.");
   int64_t sessions = 5;

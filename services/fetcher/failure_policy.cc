@@ -82,6 +82,7 @@ std::string Advice(const std::string& reason) {
   if (reason == "PARSER_UNAVAILABLE") return "Nothing is lost; it is tried again by itself once the parser runs.";
   if (reason == "DATABASE_UNAVAILABLE")
     return "Nothing is lost; it is tried again by itself once the database answers.";
+  if (reason == "ADDRESS_NOT_ALLOWED") return "An administrator can allow its network with --egress-allow.";
   if (reason == "SECRET_UNREADABLE") return "Enter the password again.";
   return "";
 }
@@ -92,6 +93,7 @@ Failure Classify(const absl::Status& status, const config::v1::Mailbox& mailbox)
   Failure failure;
   failure.reason = FindReason(status);
   failure.credentials = failure.reason == "AUTHENTICATION_REJECTED";
+  failure.settings = failure.reason == "ADDRESS_NOT_ALLOWED";
   failure.ours = failure.reason == "CONFIG_UNAVAILABLE" || failure.reason == "PARSER_UNAVAILABLE" ||
                  failure.reason == "DATABASE_UNAVAILABLE";
   const std::string advice = Advice(failure.reason);
@@ -103,7 +105,7 @@ Failure Classify(const absl::Status& status, const config::v1::Mailbox& mailbox)
 absl::Duration RetryDelay(const Failure& failure, int failures, absl::Duration interval) {
   if (failure.ours) return std::min(interval, kOurs);
   const int doublings = std::min(failures > 0 ? failures - 1 : 0, 20);
-  absl::Duration base = failure.credentials ? std::max(interval, absl::Minutes(5)) : interval;
+  absl::Duration base = failure.credentials || failure.settings ? std::max(interval, absl::Minutes(5)) : interval;
   const absl::Duration cap = std::max(interval, failure.credentials ? absl::Hours(6) : absl::Minutes(30));
   for (int i = 0; i < doublings && base < cap; ++i) base *= 2;
   return std::min(base, cap);

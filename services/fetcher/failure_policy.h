@@ -14,6 +14,7 @@ struct Failure {
   std::string reason;        // UPPER_SNAKE; docs/errors.md lists them
   std::string reason_text;   // what, where, and what to do
   bool credentials = false;  // rejected sign-in: wait much longer, so that the account is not locked out
+  bool settings = false;     // only a change of settings helps: nothing is gained by trying often
   bool ours = false;         // the mail server is not to blame: come again as soon as what failed here may be back
 };
 
@@ -21,8 +22,8 @@ struct Failure {
 Failure Classify(const absl::Status& status, const config::v1::Mailbox& mailbox);
 
 // When to poll again after `failures` failures in a row: the interval, doubled each time up to 30 minutes; after
-// rejected credentials from 5 minutes up to 6 hours (a change of the mailbox resets both); after a failure of our own
-// at most 10 seconds.
+// rejected credentials from 5 minutes up to 6 hours, after an address that is not allowed from 5 minutes up to 30 (a
+// change of the mailbox resets all of them); after a failure of our own at most 10 seconds.
 absl::Duration RetryDelay(const Failure& failure, int failures, absl::Duration interval);
 
 }  // namespace poststelle::fetcher

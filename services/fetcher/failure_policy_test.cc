@@ -23,6 +23,18 @@ TEST(FailurePolicy, RejectedCredentialsWaitLonger) {
   EXPECT_EQ(RetryDelay(failure, 30, absl::Seconds(1)), absl::Hours(6));
 }
 
+TEST(FailurePolicy, AnAddressThatIsNotAllowedNamesTheRemedyAndWaits) {
+  config::v1::Mailbox mailbox;
+  mailbox.mutable_connection()->set_host("imap.example.org");
+  mailbox.mutable_connection()->set_port(993);
+  const Failure failure = Classify(net::MakeNetError(net::NetError::kEgress, "not allowed."), mailbox);
+  EXPECT_EQ(failure.reason, "ADDRESS_NOT_ALLOWED");
+  EXPECT_EQ(failure.reason_text,
+            "imap.example.org:993: not allowed. An administrator can allow its network with --egress-allow.");
+  EXPECT_EQ(RetryDelay(failure, 1, absl::Seconds(1)), absl::Minutes(5));
+  EXPECT_EQ(RetryDelay(failure, 30, absl::Seconds(1)), absl::Minutes(30));
+}
+
 TEST(FailurePolicy, AReasonThatIsGivenWins) {
   config::v1::Mailbox mailbox;
   mailbox.mutable_connection()->set_host("imap.example.org");

@@ -47,21 +47,23 @@ int Main(int argc, char** argv) {
   MailboxCatalog catalog;
   std::shared_ptr<grpc::Channel> channel = rpc::MakeChannel(options.config_address);
   std::unique_ptr<CredentialSource> credentials = MakeConfigCredentials(executor, channel, options.config_token_file);
-  std::unique_ptr<net::Dialer> dialer = net::MakeTcpDialer(executor);
+  std::shared_ptr<net::Resolver> names = net::MakeResolver(executor);
+  std::unique_ptr<net::Dialer> to_mail_servers = net::MakeTcpDialer(names, options.egress);
+  std::unique_ptr<net::Dialer> to_redis = net::MakeTcpDialer(names, net::EgressPolicy::Unrestricted());
   parsing::ParserPool parser(executor, options.parser);
   TicketFeed feed(executor, database, feed_info);
   Committer committer(executor, database, feed_info, holder, [&feed] { feed.Committed(); });
   async::Budget memory(executor, options.memory);
   FetcherMetrics metrics(frame.metrics());
   StatusBoard board(database, catalog);
-  FetchContext fetch{executor, *dialer,      database, committer, parser,
-                     memory,   *credentials, board,    metrics,   static_cast<uint64_t>(options.max_message_size)};
+  FetchContext fetch{executor, *to_mail_servers, database, committer, parser,
+                     memory,   *credentials,     board,    metrics,   static_cast<uint64_t>(options.max_message_size)};
   fetch.command_timeout = options.command_timeout;
   fetch.connect_timeout = std::min(fetch.connect_timeout, options.command_timeout);
 
   prometheus::Gauge& redis_connected =
       frame.metrics().Gauge("poststelle_redis_connected", "1 while every master of Redis is connected");
-  redis::ClusterClient redis(executor, *dialer, options.redis, [&redis_connected](bool up) {
+  redis::ClusterClient redis(executor, *to_redis, options.redis, [&redis_connected](bool up) {
     redis_connected.Set(up ? 1 : 0);
     observe::Log(up ? observe::Level::kInfo : observe::Level::kWarning, up ? "redis.connected" : "redis.disconnected",
                  {});

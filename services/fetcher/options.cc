@@ -26,6 +26,13 @@ std::optional<int> ParseOptions(int argc, char** argv, Options& options) {
   flags.Duration("--command-timeout", options.command_timeout, "How long a mail server may take for one step");
   flags.Number("--host-connections", host_connections, "Connections of all workers to one mail host", 1, 100'000);
   flags.Number("--account-connections", account_connections, "Connections of all workers to one account", 1, 1000);
+  flags.List(
+      "--egress-allow",
+      "Networks in which mail servers may be though they are not public: ADDRESS[/LENGTH][:PORT[-PORT]], IPv6 in "
+      "brackets where a port follows",
+      [&options](const std::string& network) { return options.egress.Allow(network); });
+  flags.List("--egress-deny", "Networks in which no mail server may be; wins over --egress-allow",
+             [&options](const std::string& network) { return options.egress.Deny(network); });
   flags.Duration("--lease", options.worker.lease, "How long a claimed mailbox is held unrenewed");
   flags.Duration("--subscription-lease", options.subscriptions.lease,
                  "How long a silent subscriber's share of the feed is kept for it");

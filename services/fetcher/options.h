@@ -6,6 +6,7 @@
 
 #include "absl/time/time.h"
 #include "libs/lease/connection_limits.h"
+#include "libs/net/egress_policy.h"
 #include "libs/parsing/parser_pool.h"
 #include "libs/redis/address.h"
 #include "libs/rpc/options.h"
@@ -24,6 +25,7 @@ struct Options {
   int64_t memory = 256 << 20;           // bytes
   absl::Duration command_timeout = absl::Seconds(60);
   parsing::ParserPool::Options parser;
+  net::EgressPolicy egress;  // for mail servers
   lease::ConnectionLimitOptions connections;
   WorkerOptions worker;
   Subscriptions::Options subscriptions;

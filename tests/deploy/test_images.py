@@ -16,7 +16,7 @@ from conftest import COUNTS
 from manifests import K8S, render, schemas
 from samples import mail
 from servers import Authority, Dovecot, Postgres, Redis, wait_until
-from stack import ACCOUNTS, BUILD, ROOT, Feed, Service, Stack
+from stack import ACCOUNTS, BUILD, LOOPBACK, ROOT, Feed, Service, Stack
 
 UID = 65532
 STATE = "/var/lib/poststelle"
@@ -131,7 +131,7 @@ class StackInImages(Stack):
                                      {"/etc/poststelle/keys": {"config.key": SECRETS["config.key"]}, **token})
         self.config.start()
         self.fetcher = ServiceInImage("fetcher", images["fetcher"], containers["fetcher"], folder,
-                                      {"--config-address": self.config.address, "--lease": "2s"},
+                                      {"--config-address": self.config.address, "--lease": "2s", "--egress-allow": LOOPBACK},
                                       {"POSTSTELLE_FETCHER_DATABASE": urls["fetcher"],
                                        "POSTSTELLE_FETCHER_REDIS": self.redis.url}, token)
 

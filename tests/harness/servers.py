@@ -101,10 +101,13 @@ class Listener:
     """A server of the tests' own: each session is `_serve(client)` of the subclass, on a thread. Begin with it last."""
 
     def __init__(self):
-        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener = self._listen()
         self.port = self.listener.getsockname()[1]
         self.open = []
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def _listen(self):
+        return socket.create_server(("127.0.0.1", 0))
 
     def _accept(self):
         while True:

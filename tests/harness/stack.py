@@ -25,6 +25,7 @@ from poststelle.config.v1 import mailbox_pb2, mailbox_service_pb2, mailbox_servi
 from poststelle.fetcher.v1 import (fetch_service_pb2, fetch_service_pb2_grpc, message_service_pb2,  # noqa: E402
                                    message_service_pb2_grpc, ticket_feed_service_pb2, ticket_feed_service_pb2_grpc)
 
+LOOPBACK = "127.0.0.0/8,::1"  # where the tests' own mail servers are
 ACCOUNTS = {"support@localhost": "sup port\"1", "sales@localhost": "sälés-2"}
 
 
@@ -146,9 +147,10 @@ class Feed:
 
 class Stack:
     def __init__(self, folder=None, mail=True, fetcher_program="poststelle-fetcher", fetcher_arguments=(), lease="2s",
-                 database="sqlite", accounts=ACCOUNTS, any_password=None):
+                 database="sqlite", accounts=ACCOUNTS, any_password=None, egress_allow=LOOPBACK):
         """`database`: "sqlite" or "postgres". `accounts`: those of the mail server, with their passwords; with `any_password`
-        it is one that bears many sessions."""
+        it is one that bears many sessions. `egress_allow`: where mail servers may be that are not public; None leaves it at the
+        default."""
         self.accounts = accounts
         self.own_folder = folder is None
         self.others = []
@@ -172,7 +174,8 @@ class Stack:
         self.config.start()
         self.fetcher = Service("fetcher", fetcher_program, self.folder,
                                ["--database", urls["fetcher"], "--redis", self.redis.url, "--config-address",
-                                self.config.address, "--config-token-file", token, "--lease", lease, *fetcher_arguments])
+                                self.config.address, "--config-token-file", token, "--lease", lease,
+                                *(["--egress-allow", egress_allow] if egress_allow else []), *fetcher_arguments])
 
     def start(self, **kwargs):
         self.fetcher.start(**kwargs)
