@@ -7,6 +7,7 @@
 #include "libs/base/ids.h"
 #include "libs/base/reason.h"
 #include "libs/base/status_macros.h"
+#include "services/config/key_state.h"
 #include "services/config/mailbox_validator.h"
 
 namespace poststelle::config {
@@ -82,12 +83,6 @@ async::Task<absl::StatusOr<std::optional<StoredMailbox>>> Read(sql::Transaction&
   co_return out;
 }
 
-// Changes take turns: each one decides on what the one before left, and revisions have no gaps, so that a watcher who
-// has seen a revision has seen all before it. Epoch() made the row.
-async::Task<absl::Status> TakeTurn(sql::Transaction& tx) {
-  co_return (co_await tx.Execute("SELECT id FROM config_epoch FOR UPDATE")).status();
-}
-
 async::Task<absl::Status> LogChange(sql::Transaction& tx, const std::string& id, int64_t history) {
   // Never behind the log: a program of before the counter, run for a while in between, leaves the counter alone.
   PS_CO_ASSIGN_OR_RETURN(
@@ -121,6 +116,7 @@ async::Task<absl::Status> CheckName(sql::Transaction& tx, const v1::Mailbox& mai
 
 async::Task<absl::Status> Store(sql::Transaction& tx, StoredMailbox& stored) {
   v1::Mailbox& mailbox = stored.mailbox;
+  PS_CO_RETURN_IF_ERROR(co_await CheckKeyNotRetired(tx, stored.sealed_password));
   SetNow(mailbox.mutable_update_time());
   mailbox.set_etag(absl::StrCat("\"", RandomId(), "\""));
   if (mailbox.has_password_authentication()) {
@@ -146,7 +142,14 @@ bool ConnectionChanged(const v1::Mailbox& a, const v1::Mailbox& b) {
 }  // namespace
 
 std::vector<sql::Migration> ConfigMigrations() {
-  return {{1, "mailboxes", kSchema}, {2, "counter of changes, keyed request hashes", kCounter}};
+  return {{1, "mailboxes", kSchema},
+          {2, "counter of changes, keyed request hashes", kCounter},
+          {3, "states of keys", kKeyStateSchema}};
+}
+
+// Revisions have no gaps because changes take turns: a watcher who has seen a revision has seen all before it.
+async::Task<absl::Status> TakeTurn(sql::Transaction& tx) {
+  co_return (co_await tx.Execute("SELECT id FROM config_epoch FOR UPDATE")).status();
 }
 
 async::Task<absl::StatusOr<std::string>> MailboxStore::Epoch() {

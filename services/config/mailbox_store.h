@@ -15,6 +15,10 @@ namespace poststelle::config {
 
 std::vector<sql::Migration> ConfigMigrations();
 
+// Writers take turns: whoever has the turn decides on what the one before left, until its transaction ends. Epoch()
+// made the row that it locks.
+async::Task<absl::Status> TakeTurn(sql::Transaction& tx);
+
 // A mailbox as stored: never with its password in clear.
 struct StoredMailbox {
   v1::Mailbox mailbox;
@@ -37,7 +41,7 @@ struct Change {
 };
 
 // Thread-safe. Errors: kNotFound (MAILBOX_NOT_FOUND), kAlreadyExists (DISPLAY_NAME_TAKEN, MAILBOX_EXISTS), kAborted
-// (ETAG_MISMATCH), each with its reason.
+// (ETAG_MISMATCH), kUnavailable (KEY_RETIRED: seal again), each with its reason.
 class MailboxStore {
  public:
   // `history`: how many changes are kept for watchers that come back.

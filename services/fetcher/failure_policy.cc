@@ -82,7 +82,8 @@ std::string Advice(const std::string& reason) {
   if (reason == "PARSER_UNAVAILABLE") return "Nothing is lost; it is tried again by itself once the parser runs.";
   if (reason == "DATABASE_UNAVAILABLE")
     return "Nothing is lost; it is tried again by itself once the database answers.";
-  if (reason == "SECRET_UNREADABLE") return "Enter the password again.";
+  if (reason == "SECRET_UNREADABLE")
+    return "Enter the password again. Or the operator gives config back the key file that it was stored with.";
   return "";
 }
 
