@@ -108,6 +108,11 @@ async::Task<absl::StatusOr<int>> Rotate(Keys& keys, bool keep_key_file) {
   std::cout << done.rewritten << " passwords rewritten to key " << keys.vault.FirstKey() << ", " << done.already
             << " were under it already\n";
   PS_CO_ASSIGN_OR_RETURN(const auto use, co_await keys.rotation.Usage());
+  for (size_t i = 1; i < editor->ids().size(); ++i) {
+    auto it = use.find(editor->ids()[i]);
+    if (it == use.end() || it->second.secrets == 0) continue;
+    std::cout << "still needed: " << it->first << ", by " << it->second.secrets << " passwords\n";
+  }
   const std::vector<std::string> spare = Spare(editor->ids(), use);
   if (!spare.empty()) {
     std::cout << "not needed any more: " << KeyList(spare) << ". poststelle-config keys prune removes "
@@ -119,6 +124,11 @@ async::Task<absl::StatusOr<int>> Rotate(Keys& keys, bool keep_key_file) {
 async::Task<absl::StatusOr<int>> Prune(Keys& keys) {
   PS_CO_ASSIGN_OR_RETURN(const std::unique_ptr<secrets::KeyFileEditor> editor,
                          secrets::KeyFileEditor::Open(keys.key_file));
+  // What a process that had not seen the last rotation's key yet stored since.
+  PS_CO_ASSIGN_OR_RETURN(const KeyRotation::Resealed late, co_await keys.rotation.ResealAll());
+  if (late.rewritten > 0) {
+    std::cout << late.rewritten << " passwords rewritten to key " << keys.vault.FirstKey() << "\n";
+  }
   std::vector<std::string> candidates(editor->ids().begin() + 1, editor->ids().end());
   PS_CO_ASSIGN_OR_RETURN(const KeyRotation::Retired retired, co_await keys.rotation.Retire(candidates));
   if (retired.keys.empty()) {
@@ -183,7 +193,8 @@ int KeysCommand(int argc, char** argv) {
       "rotate", "Makes a new key and seals every stored password with it. Ended in the middle, run it again");
   rotate->add_flag("--keep-key-file", keep_key_file,
                    "Makes no key: seals everything with the file's first one. So it is where the file is read-only");
-  const CLI::App* prune = app.add_subcommand("prune", "Removes the keys that seal nothing any more");
+  const CLI::App* prune =
+      app.add_subcommand("prune", "Seals what is left with the first key and removes the keys that seal nothing then");
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& done) {

@@ -1,5 +1,6 @@
 """Looks for one secret in whatever a system leaves behind, in every spelling that programs like to use."""
 import base64
+import glob
 import os
 import urllib.parse
 
@@ -19,6 +20,15 @@ def spellings(secret):
         for name, encode in (("base64", base64.b64encode), ("base64url", base64.urlsafe_b64encode)):
             text = encode(b"\0" * shift + raw).rstrip(b"=")
             out[f"{name}+{shift}"] = text[(0, 2, 3)[shift]:len(text) - 1]
+    return out
+
+
+def processes_below(pid):
+    out = [pid]
+    for path in glob.glob(f"/proc/{pid}/task/*/children"):
+        with open(path) as f:
+            for child in f.read().split():
+                out += processes_below(int(child))
     return out
 
 

@@ -76,7 +76,7 @@ def keys(stack, *words, code=0, **kwargs):
     return done.stdout + done.stderr
 
 
-def usage(stack, code=0):
+def usage(stack, **kwargs):
     """{key: (passwords, requests, state)} in the order of `keys list`."""
-    lines = [line.split("\t") for line in keys(stack, "list", code=code).splitlines()[1:]]
+    lines = [line.split("\t") for line in keys(stack, "list", **kwargs).splitlines()[1:]]
     return {line[0]: (int(line[1]), int(line[2]), line[3]) for line in lines}

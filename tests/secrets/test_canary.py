@@ -9,7 +9,7 @@ import urllib.request
 import grpc
 import pytest
 
-from canary import Searcher, spellings
+from canary import Searcher, processes_below, spellings
 from keys import Config, command, keys, mailbox, reason
 from samples import mail
 from servers import Listener, Process, wait_until
@@ -56,15 +56,6 @@ def new_secret():
     """A password with what escapes differently, around letters and digits that survive all escaping."""
     core = "Kanari" + secrets.token_hex(12)
     return f'pä s"\\{core}%+/ß', core
-
-
-def processes_below(pid):
-    out = [pid]
-    for path in glob.glob(f"/proc/{pid}/task/*/children"):
-        with open(path) as f:
-            for child in f.read().split():
-                out += processes_below(int(child))
-    return out
 
 
 def environment_and_arguments(pid):

@@ -9,16 +9,19 @@ import sys
 
 import pytest
 
+from samples import mail
 from servers import make_reachable, wait_until
 from stack import Stack, binary
-from test_canary import processes_below
+from canary import processes_below
 
 NOBODY = 65534
 
 
 def test_services_and_their_children_have_no_core_limit_left():
-    with Stack(mail=False).start() as stack:
+    with Stack().start() as stack:
         seen = []
+        stack.create_mailbox()
+        stack.dovecot.deliver("support@localhost", mail("Hello", "A parser starts with the first mail."))
         wait_until(lambda: len(processes_below(stack.fetcher.process.child.pid)) > 1, what="a parser")
         for service in (stack.config, stack.fetcher):
             for pid in processes_below(service.process.child.pid):
