@@ -131,7 +131,7 @@ def test_rotation_beside_processes_that_serve(database):
         calls = traffic.calls
         wait_until(lambda: traffic.calls > calls + 50 or traffic.errors, what="calls after the old keys went")
         traffic.stop()
-        print(f"{database}: {traffic.calls} calls beside 3 rotations, each killed once: {outcomes}; {len(traffic.errors)} errors")
+        print(f"{database}: {traffic.calls} calls beside 3 rotations, killed at (exit code, passwords by key): {outcomes}; {len(traffic.errors)} errors")
         assert traffic.errors == []
         state = usage(stack)
         assert len(state) == 1 and next(iter(state.values()))[0] == len(traffic.passwords), state
@@ -173,7 +173,7 @@ def test_a_mounted_key_file_is_followed_and_left_alone():
             with open(path, "w") as f:
                 f.write("".join(f"key {key} {digit * 64}\n" for key, digit in lines))
             if os.geteuid() == 0:
-                os.chown(path, 0, NOBODY)
+                os.chown(path, 1, NOBODY)  # given to the user that runs config, and to root, who runs the test
             os.chmod(path, 0o440 if os.geteuid() == 0 else 0o400)
             os.symlink(name, os.path.join(mount, "..data_tmp"))
             os.rename(os.path.join(mount, "..data_tmp"), os.path.join(mount, "..data"))
