@@ -3,6 +3,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "libs/base/status_macros.h"
 #include "libs/base/sv.h"
@@ -112,7 +113,24 @@ void Session::TakeCapabilities(std::string_view list) {
   }
 }
 
+// Some servers and proxies repeat the command that they refuse: what was secret in it must not get into errors and
+// logs. A word of less than kShortest bytes says more by its absence than by standing there.
+void Session::HideSecret(std::string& text) const {
+  constexpr size_t kShortest = 4;
+  if (text.empty() || options_.password.Reveal().size() < kShortest) return;
+  std::vector<SecretString> forms{options_.password, sasl::Base64(options_.password.Reveal())};
+  if (absl::StatusOr<SecretString> plain = sasl::Plain(options_.login, options_.password); plain.ok()) {
+    forms.insert(forms.begin(), *std::move(plain));
+  }
+  if (absl::StatusOr<std::string> quoted = Quote(options_.password.Reveal()); quoted.ok()) {
+    forms.insert(forms.begin(), SecretString(quoted->substr(1, quoted->size() - 2)));
+  }
+  for (const SecretString& form : forms) absl::StrReplaceAll({{Av(form.Reveal()), "***"}}, &text);
+}
+
 absl::Status Session::OnResponse(Response response) {
+  // Those whose words we repeat.
+  if (response.name == "NO" || response.name == "BAD" || response.name == "BYE") HideSecret(response.text);
   if (response.code == "CAPABILITY") TakeCapabilities(response.code_value);
   if (response.kind == Response::Kind::kContinuation) return OnContinuation(response);
   if (response.kind == Response::Kind::kUntagged) {

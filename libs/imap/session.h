@@ -79,6 +79,7 @@ class Session : private ResponseHandler {
   absl::Status AfterCapabilities();
   absl::Status Authenticate();
   void TakeCapabilities(std::string_view list);
+  void HideSecret(std::string& text) const;
   void SendHandshake(const std::string& command);
   bool SignsInWithOneLine() const;
   bool Has(const std::string& capability) const { return capabilities_.contains(capability); }

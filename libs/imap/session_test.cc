@@ -196,6 +196,26 @@ TEST(Session, ARejectedPasswordIsToldFromATroubledServer) {
   }
 }
 
+TEST(Session, AServerThatRepeatsOurSignInDoesNotGetThePasswordIntoAnError) {
+  for (const char* answer : {"h1 NO AGpvZQBzZWNyZXQ= is wrong\r\n", "h1 NO joe with secret is wrong\r\n",
+                             "h1 BAD Error in command AUTHENTICATE PLAIN AGpvZQBzZWNyZXQ=\r\n", "h1 NO (c2VjcmV0)\r\n",
+                             "* BYE s\\\"ecret, \"s\\\"ecret\"\r\n"}) {
+    SessionOptions options = Options(Encryption::kTls);
+    const bool quoted = std::string_view(answer).find("BYE") != std::string_view::npos;
+    options.password = SecretString(quoted ? "s\"ecret" : "secret");
+    Session session(options);
+    session.TlsStarted();
+    ASSERT_TRUE(session.Receive("* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] hi\r\n").ok());
+    const absl::Status refused = session.Receive(answer);
+    ASSERT_FALSE(refused.ok());
+    const std::string message(refused.message());
+    EXPECT_NE(message.find("***"), std::string::npos) << message;
+    for (const char* form : {"ecret", "AGpvZQBzZWNyZXQ=", "c2VjcmV0"}) {
+      EXPECT_EQ(message.find(form), std::string::npos) << message;
+    }
+  }
+}
+
 TEST(Session, PipelinedCommandsAreAnsweredByTheirTags) {
   Session session(Options(Encryption::kTls));
   session.TlsStarted();

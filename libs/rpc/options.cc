@@ -22,6 +22,8 @@ Options::Options(const std::string& service, const std::string& description)
            "At the end: how long it goes on after it said that it is not ready, so that clients turn to others first",
            absl::ZeroDuration());
   Duration("--drain-timeout", common_.drain_timeout, "At the end: how long work in hand may take");
+  Flag("--allow-core-dumps", common_.allow_core_dumps,
+       "For debugging: a crash may leave a core file and a debugger may attach; passwords and keys are then readable");
 }
 
 CLI::Option* Options::Named(CLI::Option* option, const std::string& flag) {
@@ -33,6 +35,10 @@ CLI::Option* Options::Named(CLI::Option* option, const std::string& flag) {
 
 void Options::Text(const std::string& flag, std::string& value, const std::string& help, bool required) {
   Named(app_.add_option(flag, value, help), flag)->required(required);
+}
+
+void Options::Flag(const std::string& flag, bool& value, const std::string& help) {
+  Named(app_.add_flag(flag, value, help), flag);
 }
 
 void Options::Number(const std::string& flag, int64_t& value, const std::string& help, int64_t low, int64_t high) {

@@ -19,6 +19,7 @@ struct CommonOptions {
   std::string log_level = "info";
   absl::Duration drain_delay = absl::ZeroDuration();
   absl::Duration drain_timeout = absl::Seconds(25);
+  bool allow_core_dumps = false;
 };
 
 // Collects the options of one service. `--max-sessions` is also POSTSTELLE_FETCHER_MAX_SESSIONS for the service
@@ -28,6 +29,8 @@ class Options {
   Options(const std::string& service, const std::string& description);
   void Text(const std::string& flag, std::string& value, const std::string& help, bool required = false);
   void Number(const std::string& flag, int64_t& value, const std::string& help, int64_t low, int64_t high);
+  // Given alone it is on; the environment variable takes true and false.
+  void Flag(const std::string& flag, bool& value, const std::string& help);
   // "10s", "500ms", "5m"; not shorter than `least`.
   void Duration(const std::string& flag, absl::Duration& value, const std::string& help,
                 absl::Duration least = absl::Nanoseconds(1));

@@ -1,25 +1,17 @@
 #include "libs/secrets/vault.h"
 
-#include <fcntl.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 #include <openssl/kdf.h>
 #include <openssl/rand.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
-#include <vector>
 
 #include "absl/strings/ascii.h"
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "libs/base/ids.h"
 #include "libs/base/status_macros.h"
 #include "libs/base/sv.h"
+#include "libs/secrets/private_file.h"
 
 namespace poststelle::secrets {
 namespace {
@@ -28,7 +20,6 @@ constexpr size_t kKeyBytes = 32;
 constexpr size_t kNonceBytes = 12;
 constexpr size_t kTagBytes = 16;
 constexpr char kVersion = '1';
-constexpr size_t kMaxFileBytes = 64 << 10;
 
 using Cipher = std::unique_ptr<EVP_CIPHER_CTX, decltype(&EVP_CIPHER_CTX_free)>;
 
@@ -98,74 +89,6 @@ absl::StatusOr<std::string> HashWith(const std::string& id, std::string_view key
   return absl::StrCat(id, ":", Hex(mac));
 }
 
-absl::Status Errno(const std::string& path, std::string_view doing) {
-  return absl::FailedPreconditionError(absl::StrCat(path, ": can't ", Av(doing), ": ", std::strerror(errno)));
-}
-
-// The entry of a new file in its folder is durable only after this: a sealed password must not outlive its key.
-absl::Status SyncFolderOf(const std::string& path) {
-  const size_t slash = path.find_last_of('/');
-  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
-  const int fd = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return Errno(folder, "be opened");
-  const bool synced = fsync(fd) == 0;
-  const int error = errno;
-  close(fd);
-  errno = error;
-  return synced ? absl::OkStatus() : Errno(folder, "be synced");
-}
-
-// A file of ours that only we may read; or one given to us (Kubernetes mounts secrets as root's, readable by the pod's
-// group), that others can neither read nor change.
-bool IsPrivate(const struct stat& info) {
-  const bool given = info.st_uid != geteuid();
-  return (info.st_mode & (given ? 0037 : 0077)) == 0;
-}
-
-// Made whole or not at all: another process that starts at the same moment sees the same content or none.
-absl::Status WriteSecretFile(const std::string& path, std::string_view content) {
-  const std::string temporary = absl::StrCat(path, ".", RandomId());
-  const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-  if (fd < 0) return Errno(path, "be created");
-  const bool written =
-      write(fd, content.data(), content.size()) == static_cast<ssize_t>(content.size()) && fsync(fd) == 0;
-  close(fd);
-  // link() fails if somebody was faster; then theirs counts.
-  const bool linked = written && link(temporary.c_str(), path.c_str()) == 0;
-  const int error = errno;
-  unlink(temporary.c_str());
-  errno = error;
-  if (!written || (!linked && error != EEXIST)) return Errno(path, "be written");
-  return SyncFolderOf(path);
-}
-
-absl::StatusOr<std::string> ReadSecretFile(const std::string& path) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) {
-    if (errno == ENOENT) return absl::NotFoundError(absl::StrCat(path, " does not exist"));
-    return Errno(path, "be read");
-  }
-  struct stat info{};
-  std::string content;
-  absl::Status status;
-  if (fstat(fd, &info) != 0) {
-    status = Errno(path, "be read");
-  } else if (!IsPrivate(info)) {
-    status = absl::FailedPreconditionError(
-        absl::StrCat(path, " holds a secret and others may read it; run: chmod 600 ", path));
-  } else if (static_cast<size_t>(info.st_size) > kMaxFileBytes) {
-    status = absl::FailedPreconditionError(absl::StrCat(path, " is too large for what it should hold"));
-  } else {
-    content.resize(static_cast<size_t>(info.st_size));
-    const ssize_t got = read(fd, content.data(), content.size());
-    if (got < 0) status = Errno(path, "be read");
-    content.resize(got < 0 ? 0 : static_cast<size_t>(got));
-  }
-  close(fd);
-  if (!status.ok()) return status;
-  return content;
-}
-
 // Identity first, so that a wrapped data key can't be used for another record either.
 std::string Associated(std::string_view identity, std::string_view key_id) {
   return absl::StrCat(Av(identity), std::string(1, '\0'), Av(key_id));
@@ -173,78 +96,117 @@ std::string Associated(std::string_view identity, std::string_view key_id) {
 
 }  // namespace
 
+struct Vault::Ring {
+  std::map<std::string, SecretString> keys;
+  std::string first;
+};
+
+Vault::Vault(std::string path) : path_(std::move(path)) {}
+Vault::~Vault() = default;
+
 absl::StatusOr<std::unique_ptr<Vault>> Vault::OpenOrCreate(const std::string& path) {
-  absl::StatusOr<std::string> content = ReadSecretFile(path);
-  if (absl::IsNotFound(content.status())) {
-    PS_ASSIGN_OR_RETURN(std::string key, RandomBytes(kKeyBytes));
-    PS_RETURN_IF_ERROR(WriteSecretFile(path, absl::StrCat("key ", RandomId().substr(0, 8), " ", Hex(key), "\n")));
-    OPENSSL_cleanse(key.data(), key.size());
-    content = ReadSecretFile(path);
-  }
-  if (!content.ok()) return content.status();
-  auto vault = std::make_unique<Vault>();
-  int number = 0;
-  for (absl::string_view line : absl::StrSplit(*content, '\n')) {
-    ++number;
-    if (absl::StripAsciiWhitespace(line).empty() || line[0] == '#') continue;
-    const std::vector<absl::string_view> words = absl::StrSplit(line, ' ', absl::SkipEmpty());
-    const bool hex = words.size() == 3 && words[2].size() == 2 * kKeyBytes &&
-                     words[2].find_first_not_of("0123456789abcdef") == absl::string_view::npos;
-    if (!hex || words[0] != "key") {
-      return absl::FailedPreconditionError(
-          absl::StrCat(path, ":", number, ": expected \"key <id> <64 hexadecimal digits>\""));
-    }
-    const std::string id(words[1]);
-    if (!vault->keys_.emplace(id, SecretString(absl::HexStringToBytes(words[2]))).second) {
-      return absl::FailedPreconditionError(absl::StrCat(path, ":", number, ": a key named ", id, " is there already"));
-    }
-    if (vault->first_.empty()) vault->first_ = id;
-  }
-  OPENSSL_cleanse(content->data(), content->size());
-  if (vault->first_.empty()) return absl::FailedPreconditionError(absl::StrCat(path, " holds no key"));
+  PS_RETURN_IF_ERROR(LoadOrCreateKeys(path).status());
+  return Open(path);
+}
+
+absl::StatusOr<std::unique_ptr<Vault>> Vault::Open(const std::string& path) {
+  std::unique_ptr<Vault> vault(new Vault(path));
+  const std::lock_guard lock(vault->mutex_);
+  PS_RETURN_IF_ERROR(vault->Load());
   return vault;
 }
 
+absl::Status Vault::Load() const {
+  FileStamp stamp;
+  PS_ASSIGN_OR_RETURN(std::vector<Key> keys, LoadKeys(path_, &stamp));
+  auto ring = std::make_shared<Ring>();
+  ring->first = keys.front().id;
+  for (Key& key : keys) ring->keys.emplace(std::move(key.id), std::move(key.bytes));
+  ring_ = std::move(ring);
+  stamp_ = stamp;
+  return absl::OkStatus();
+}
+
+std::shared_ptr<const Vault::Ring> Vault::Current() const {
+  const std::lock_guard lock(mutex_);
+  const FileStamp now = StampOf(path_);
+  if (now == stamp_) return ring_;
+  stamp_ = now;  // what can't be read is looked at, and told, once
+  const absl::Status loaded = Load();
+  if (told_) told_(loaded, ring_->first);
+  return ring_;
+}
+
+std::shared_ptr<const Vault::Ring> Vault::RingWith(const std::string& key_id) const {
+  {
+    const std::lock_guard lock(mutex_);
+    if (ring_->keys.count(key_id) != 0) return ring_;
+  }
+  std::shared_ptr<const Ring> ring = Current();
+  return ring->keys.count(key_id) != 0 ? ring : nullptr;
+}
+
+std::string Vault::FirstKey() const { return Current()->first; }
+
+bool Vault::HasKey(const std::string& key_id) const { return RingWith(key_id) != nullptr; }
+
+void Vault::OnReload(std::function<void(const absl::Status& loaded, const std::string& first_key)> told) {
+  const std::lock_guard lock(mutex_);
+  told_ = std::move(told);
+}
+
+std::string Vault::KeyOf(std::string_view sealed) {
+  const size_t end = sealed.find('\0');
+  if (sealed.empty() || sealed[0] != kVersion || end == std::string_view::npos) return "";
+  return std::string(sealed.substr(1, end - 1));
+}
+
+std::string Vault::KeyOfHash(std::string_view hash) {
+  const size_t end = hash.rfind(':');
+  return end == std::string_view::npos ? "" : std::string(hash.substr(0, end));
+}
+
 absl::StatusOr<std::string> Vault::Seal(const SecretString& secret, std::string_view record_identity) const {
+  const std::shared_ptr<const Ring> ring = Current();
   PS_ASSIGN_OR_RETURN(std::string data_key, RandomBytes(kKeyBytes));
   const SecretString guard(data_key);
-  const std::string associated = Associated(record_identity, first_);
-  PS_ASSIGN_OR_RETURN(std::string wrapped, Encrypt(keys_.at(first_).Reveal(), data_key, associated));
+  const std::string associated = Associated(record_identity, ring->first);
+  PS_ASSIGN_OR_RETURN(std::string wrapped, Encrypt(ring->keys.at(ring->first).Reveal(), data_key, associated));
   PS_ASSIGN_OR_RETURN(std::string body, Encrypt(data_key, secret.Reveal(), associated));
   OPENSSL_cleanse(data_key.data(), data_key.size());
-  return absl::StrCat(std::string(1, kVersion), first_, std::string(1, '\0'), wrapped, body);
+  return absl::StrCat(std::string(1, kVersion), ring->first, std::string(1, '\0'), wrapped, body);
 }
 
 absl::StatusOr<SecretString> Vault::Open(std::string_view sealed, std::string_view record_identity) const {
   constexpr size_t kWrapped = kNonceBytes + kKeyBytes + kTagBytes;
   const size_t end = sealed.find('\0');
-  if (sealed.empty() || sealed[0] != kVersion || end == std::string_view::npos || sealed.size() < end + 1 + kWrapped) {
+  const std::string key_id = KeyOf(sealed);
+  if (key_id.empty() || sealed.size() < end + 1 + kWrapped) {
     return absl::DataLossError("the sealed secret is malformed");
   }
-  const std::string key_id(sealed.substr(1, end - 1));
-  auto key = keys_.find(key_id);
-  if (key == keys_.end()) {
+  const std::shared_ptr<const Ring> ring = RingWith(key_id);
+  if (ring == nullptr) {
     return absl::NotFoundError(
         absl::StrCat("the secret is sealed with key ", key_id, ", which the key file does not hold"));
   }
   const std::string associated = Associated(record_identity, key_id);
   PS_ASSIGN_OR_RETURN(std::string data_key,
-                      Decrypt(key->second.Reveal(), sealed.substr(end + 1, kWrapped), associated));
+                      Decrypt(ring->keys.at(key_id).Reveal(), sealed.substr(end + 1, kWrapped), associated));
   const SecretString guard(std::move(data_key));
   PS_ASSIGN_OR_RETURN(std::string plain, Decrypt(guard.Reveal(), sealed.substr(end + 1 + kWrapped), associated));
   return SecretString(std::move(plain));
 }
 
 absl::StatusOr<std::string> Vault::KeyedHash(const SecretString& message, std::string_view purpose) const {
-  return HashWith(first_, keys_.at(first_).Reveal(), message.Reveal(), purpose);
+  const std::shared_ptr<const Ring> ring = Current();
+  return HashWith(ring->first, ring->keys.at(ring->first).Reveal(), message.Reveal(), purpose);
 }
 
 absl::Status Vault::CheckKeyedHash(std::string_view hash, const SecretString& message, std::string_view purpose) const {
-  auto key = keys_.find(std::string(hash.substr(0, hash.rfind(':'))));
-  if (hash.rfind(':') == std::string_view::npos || key == keys_.end()) {
-    return absl::NotFoundError("the hash was made with a key that the key file does not hold");
-  }
-  PS_ASSIGN_OR_RETURN(std::string mine, HashWith(key->first, key->second.Reveal(), message.Reveal(), purpose));
+  const std::string key_id = KeyOfHash(hash);
+  const std::shared_ptr<const Ring> ring = key_id.empty() ? nullptr : RingWith(key_id);
+  if (ring == nullptr) return absl::NotFoundError("the hash was made with a key that the key file does not hold");
+  PS_ASSIGN_OR_RETURN(std::string mine, HashWith(key_id, ring->keys.at(key_id).Reveal(), message.Reveal(), purpose));
   const bool same = mine.size() == hash.size() && CRYPTO_memcmp(mine.data(), hash.data(), mine.size()) == 0;
   return same ? absl::OkStatus() : absl::InvalidArgumentError("the hash is of another message");
 }

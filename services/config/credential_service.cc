@@ -40,6 +40,12 @@ async::Task<grpc::Status> CredentialService::Get(grpc::Status authorized, const 
     co_return rpc::Error(grpc::StatusCode::FAILED_PRECONDITION, "NO_SECRET", "the mailbox has no password");
   }
   absl::StatusOr<SecretString> password = vault_.Open(found->sealed_password, PasswordRecord(id));
+  if (absl::IsNotFound(password.status())) {
+    // Its key may have been rotated away between the two: then another seal is stored by now.
+    found = co_await store_.Get(id);
+    if (!found.ok()) co_return rpc::FromAbsl(found.status());
+    password = vault_.Open(found->sealed_password, PasswordRecord(id));
+  }
   if (!password.ok()) {
     co_return rpc::Error(grpc::StatusCode::FAILED_PRECONDITION, "SECRET_UNREADABLE",
                          "the password can't be decrypted: " + std::string(password.status().message()));

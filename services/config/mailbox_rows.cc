@@ -8,6 +8,7 @@
 #include "libs/base/reason.h"
 #include "libs/base/status_macros.h"
 #include "libs/sql/insert.h"
+#include "services/config/key_state.h"
 #include "services/config/mailbox_references.h"
 #include "services/config/mailbox_validator.h"
 
@@ -117,6 +118,7 @@ async::Task<absl::StatusOr<std::optional<StoredMailbox>>> ReadMailbox(sql::Trans
 
 async::Task<absl::Status> WriteMailbox(sql::Transaction& tx, StoredMailbox& stored, int64_t history) {
   v1::Mailbox& mailbox = stored.mailbox;
+  PS_CO_RETURN_IF_ERROR(co_await CheckKeyNotRetired(tx, stored.sealed_password));
   SetNow(mailbox.mutable_update_time());
   if (!mailbox.has_create_time()) *mailbox.mutable_create_time() = mailbox.update_time();
   mailbox.set_etag(absl::StrCat("\"", RandomId(), "\""));

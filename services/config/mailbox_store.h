@@ -46,7 +46,7 @@ struct MailboxSelection {
 
 // Thread-safe. Errors: kNotFound (MAILBOX_NOT_FOUND), kAlreadyExists (DISPLAY_NAME_TAKEN, MAILBOX_EXISTS,
 // COUNTERPART_EXISTS), kAborted (ETAG_MISMATCH), kInvalidArgument (REFERENCE_NOT_FOUND, REQUEST_ID_REUSED),
-// kFailedPrecondition (MAILBOX_IN_USE), each with its reason.
+// kFailedPrecondition (MAILBOX_IN_USE), kUnavailable (KEY_RETIRED: seal again), each with its reason.
 class MailboxStore {
  public:
   // `history`: how many changes are kept for watchers that come back.

@@ -2,6 +2,7 @@
 #include <iostream>
 
 #include "libs/base/status_macros.h"
+#include "libs/observe/log.h"
 #include "libs/rpc/options.h"
 #include "libs/rpc/server.h"
 #include "libs/secrets/vault.h"
@@ -9,20 +10,44 @@
 #include "services/config/catalogue_services.h"
 #include "services/config/catalogue_store.h"
 #include "services/config/credential_service.h"
+#include "services/config/key_rotation.h"
+#include "services/config/keys_command.h"
 #include "services/config/mailbox_service.h"
 #include "services/config/mailbox_store.h"
 
 namespace poststelle::config {
 namespace {
 
+// Mailboxes whose password can't be opened stay as they are; whoever starts with the wrong file is told once, here.
+async::Task<absl::Status> WarnOfMissingKeys(sql::Database& database, const secrets::Vault& vault) {
+  KeyRotation keys(database, vault);
+  PS_CO_ASSIGN_OR_RETURN(const auto use, co_await keys.Usage());
+  for (const auto& [id, needed] : use) {
+    if (needed.secrets == 0 || vault.HasKey(id)) continue;
+    observe::Log(observe::Level::kWarning, "keys.missing",
+                 {{"key", id}, {"passwords", needed.secrets}, {"fix", "put its line into the key file"}});
+  }
+  co_return absl::OkStatus();
+}
+
+void LogReload(const absl::Status& loaded, const std::string& first_key) {
+  if (loaded.ok()) {
+    observe::Log(observe::Level::kInfo, "keys.reloaded", {{"first", first_key}});
+  } else {
+    observe::Log(observe::Level::kWarning, "keys.reload_failed",
+                 {{"error", std::string(loaded.message())}, {"still_first", first_key}});
+  }
+}
+
 async::Task<absl::Status> Prepare(sql::Database& database, MailboxStore& store, CatalogueStore& statuses,
-                                  CatalogueStore& labels, std::string& epoch) {
+                                  CatalogueStore& labels, const secrets::Vault& vault, std::string& epoch) {
   const std::vector<sql::Migration> migrations = ConfigMigrations();
   PS_CO_RETURN_IF_ERROR(co_await sql::Migrate(database, migrations));
   PS_CO_ASSIGN_OR_RETURN(epoch, co_await store.Epoch());
   PS_CO_RETURN_IF_ERROR(co_await IndexMailboxes(database));
   PS_CO_RETURN_IF_ERROR(co_await statuses.Seed());
-  co_return co_await labels.Seed();
+  PS_CO_RETURN_IF_ERROR(co_await labels.Seed());
+  co_return co_await WarnOfMissingKeys(database, vault);
 }
 
 int Fail(const std::string& option, const absl::Status& status) {
@@ -37,7 +62,8 @@ int Main(int argc, char** argv) {
   absl::Duration min_interval = absl::Minutes(1);
   int64_t history = 10'000;
 
-  rpc::Options options("config", "Owns the mailbox definitions.");
+  rpc::Options options("config",
+                       "Owns the mailbox definitions. `poststelle-config keys --help`: the keys that seal passwords.");
   options.common().listen = "127.0.0.1:7071";
   options.Text("--database", database_url, "Where the mailboxes live: sqlite:PATH or postgresql://USER@HOST/NAME");
   options.Text("--key-file", key_file, "File with the keys that seal passwords; made at the first start");
@@ -49,6 +75,7 @@ int Main(int argc, char** argv) {
   rpc::ServiceFrame frame("config", options.common());
   auto vault = secrets::Vault::OpenOrCreate(key_file);
   if (!vault.ok()) return Fail("--key-file", vault.status());
+  (*vault)->OnReload(LogReload);
   auto token = secrets::LoadOrCreateToken(token_file);
   if (!token.ok()) return Fail("--fetcher-token-file", token.status());
   async::Runtime runtime(2);
@@ -77,7 +104,7 @@ int Main(int argc, char** argv) {
   });
   rpc::Work work;
   work.dependency = "database";
-  work.prepare = [&] { return Prepare(**database, store, statuses, labels, epoch); };
+  work.prepare = [&] { return Prepare(**database, store, statuses, labels, **vault, epoch); };
   work.start = [&] {
     monitor.Start();
     hub.Start();
@@ -89,4 +116,7 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace poststelle::config
 
-int main(int argc, char** argv) { return poststelle::config::Main(argc, argv); }
+int main(int argc, char** argv) {
+  if (argc > 1 && std::string_view(argv[1]) == "keys") return poststelle::config::KeysCommand(argc - 1, argv + 1);
+  return poststelle::config::Main(argc, argv);
+}

@@ -1,5 +1,7 @@
 #include "services/config/schema.h"
 
+#include "services/config/key_state.h"
+
 namespace poststelle::config {
 namespace {
 
@@ -90,7 +92,8 @@ CREATE TABLE catalogue_seeded (
 std::vector<sql::Migration> ConfigMigrations() {
   return {{1, "mailboxes", kSchema},
           {2, "counter of changes, keyed request hashes", kCounter},
-          {3, "selection, references, catalogues", kSelection}};
+          {3, "selection, references, catalogues", kSelection},
+          {4, "states of keys", kKeyStateSchema}};
 }
 
 }  // namespace poststelle::config

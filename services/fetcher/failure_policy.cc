@@ -83,7 +83,8 @@ std::string Advice(const std::string& reason) {
   if (reason == "DATABASE_UNAVAILABLE")
     return "Nothing is lost; it is tried again by itself once the database answers.";
   if (reason == "ADDRESS_NOT_ALLOWED") return "An administrator can allow its network with --egress-allow.";
-  if (reason == "SECRET_UNREADABLE") return "Enter the password again.";
+  if (reason == "SECRET_UNREADABLE")
+    return "Enter the password again. Or the operator gives config back the key file that it was stored with.";
   return "";
 }
 
