@@ -82,13 +82,11 @@ TEST(ReplyParser, LinesAndRepliesHaveAnEnd) {
 }
 
 TEST(Reply, ItsTextCanStandAnywhere) {
-  const std::string bytes =
-      "550 a\x01"
-      "b\x1B[31mc\x7F\td\0e \xFF \xC2\x85 \xE2\x80\xAE"
-      "f \xC3\xA4\r\n";
+  const std::string bytes = std::string("550 a\x01z\x1B[31mz\x7F\tz") + '\0' + "z \xFF\r\n";
   auto replies = Parse(bytes, 1);
   ASSERT_TRUE(replies.ok());
-  EXPECT_EQ((*replies)[0].Text(), "ab[31mcd");  // the literal ends at its NUL
+  ASSERT_EQ(replies->size(), 1U);
+  EXPECT_EQ((*replies)[0].Text(), "az[31mzzz ?");
   EXPECT_EQ(Printable("\xFF \xC2\x85 \xE2\x80\xAE"
                       "f \xC3\xA4\r\n250 x",
                       100),
