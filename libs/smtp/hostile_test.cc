@@ -12,6 +12,13 @@ namespace {
 
 using State = Session::State;
 
+// What a good server says there, often enough to get to the end.
+std::string GoodAnswer(Step step) {
+  if (step == Step::kGreeting || step == Step::kStartTls) return "220 go\r\n";
+  if (step == Step::kAuth) return "235 in\r\n";
+  return step == Step::kData ? "354 go\r\n" : "250 ok\r\n";
+}
+
 // Parts that lead somewhere, and some that don't.
 std::string Piece(std::mt19937& random) {
   static const char* const kParts[] = {"220 hi\r\n",
@@ -102,7 +109,7 @@ TEST(Hostile, RandomServers) {
           break;
         }
         default: {
-          const std::string piece = Piece(random);
+          const std::string piece = random() % 3 != 0 ? GoodAnswer(session.step()) : Piece(random);
           // A line end that completes "250 " counts as well; this only bounds from above.
           positive_after_permit = positive_after_permit || permitted;
           session.Receive(piece);
@@ -110,13 +117,15 @@ TEST(Hostile, RandomServers) {
         }
       }
       if (session.result().outcome == Outcome::kAccepted) {
+        ++accepted;
         ASSERT_TRUE(permitted && positive_after_permit) << seed;
         ASSERT_TRUE(session.result().final_reply.positive()) << seed;
       }
-      if (session.result().outcome == Outcome::kUnknown) ASSERT_TRUE(permitted) << seed;
+      if (session.result().outcome == Outcome::kUnknown) {
+        ++unknown;
+        ASSERT_TRUE(permitted) << seed;
+      }
     }
-    accepted += session.result().outcome == Outcome::kAccepted ? 1 : 0;
-    unknown += session.result().outcome == Outcome::kUnknown ? 1 : 0;
   }
   // It got everywhere.
   EXPECT_GT(accepted, 0);
