@@ -65,8 +65,9 @@ class ClientTest : public ::testing::Test {
       out.status = client.status();
       co_return out;
     }
+    Envelope envelope = ToA();
     PermitSource permit = Permit();
-    SendResult out = co_await (*client)->Send(ToA(), message, std::move(permit));
+    SendResult out = co_await (*client)->Send(std::move(envelope), message, std::move(permit));
     if (out.outcome == Outcome::kAccepted) quit_ = co_await (*client)->Quit();
     co_return out;
   }

@@ -74,8 +74,9 @@ TEST_F(PostfixCheck, SendsByEveryWay) {
       EXPECT_TRUE(client->capabilities().pipelining && client->capabilities().chunking);
       const std::string name =
           std::string(encryption == Encryption::kTls ? "tls" : "starttls") + (chunking ? "-bdat" : "-data");
-      for (const auto& [size, body] :
-           {std::pair<std::string, std::string>{"small", ".\r\n..\r\nhi\r\n"}, {"large", large}}) {
+      const std::vector<std::pair<std::string, std::string>> bodies = {{"small", ".\r\n..\r\nhi\r\n"},
+                                                                       {"large", large}};
+      for (const auto& [size, body] : bodies) {
         const SendResult sent = Send(*client, {"a@localhost"}, Mail(name + "-" + size, body));
         EXPECT_EQ(sent.outcome, Outcome::kAccepted) << sent.status;
         EXPECT_NE(sent.final_reply.Text().find("queued as"), std::string::npos) << sent.final_reply.Text();
