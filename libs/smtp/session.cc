@@ -277,8 +277,14 @@ void Session::TlsStarted() {
 
 // --- Sign-in ---
 
+bool Session::Ended(Step step) {
+  if (state_ != State::kDead) return false;
+  if (status_.ok()) status_ = MakeError(step, ErrorKind::kNetwork, "the connection has ended", true);
+  return true;
+}
+
 void Session::SignIn(const Credentials& credentials) {
-  if (state_ == State::kDead) return;
+  if (Ended(Step::kAuth)) return;
   step_ = Step::kAuth;
   credentials_ = credentials;
   for (const char* mechanism : {"PLAIN", "LOGIN"}) {
@@ -350,9 +356,8 @@ size_t Session::tail() const { return message_.size() - std::min(message_.size()
 void Session::Send(Envelope envelope, std::string_view message) {
   result_ = {};
   result_.recipients.resize(envelope.recipients.size());
-  if (state_ == State::kDead) {
-    result_.status =
-        status_.ok() ? MakeError(Step::kMail, ErrorKind::kNetwork, "the connection has ended", true) : status_;
+  if (Ended(Step::kMail)) {
+    result_.status = status_;
     return;
   }
   envelope_ = std::move(envelope);
@@ -519,7 +524,7 @@ void Session::OnFinal(const Reply& reply) {
 // --- The rest ---
 
 void Session::Reset() {
-  if (state_ == State::kDead) return;
+  if (Ended(Step::kReset)) return;
   step_ = Step::kReset;
   Command(Ask::kReset, "RSET");
 }

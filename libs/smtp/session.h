@@ -144,6 +144,9 @@ class Session {
   void Settle(Outcome outcome, absl::Status status);
   // Ends the operation and the connection.
   void Die(absl::Status status);
+  // True if the session is dead; status() is an error then, also after a goodbye.
+  bool Ended(Step step);
+  // Where the part of message_ begins that goes with the final dot.
   size_t tail() const;
 
   const SessionOptions options_;

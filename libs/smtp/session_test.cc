@@ -527,6 +527,12 @@ TEST(Session, ResetAndWhatNobodyAsked) {
   session.Receive("421 4.4.2 idle too long\r\n");
   EXPECT_EQ(session.state(), State::kDead);
   EXPECT_TRUE(GetFailure(session.status()).temporary);
+  Session left = Greeted({"AUTH PLAIN"});
+  left.Quit();
+  Talk(left, {"221 bye\r\n"});
+  EXPECT_TRUE(left.status().ok());
+  left.SignIn(kJoe);
+  EXPECT_FALSE(left.status().ok());
   Session other = Greeted({});
   other.Receive("250 hello?\r\n");
   EXPECT_EQ(GetFailure(other.status()).kind, ErrorKind::kProtocol);
