@@ -4,24 +4,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "libs/base/status_macros.h"
+#include "libs/base/utf8.h"
 
 namespace poststelle::imap {
 namespace {
-
-// The next code point of `text` at `at`; false for invalid UTF-8.
-bool NextCodePoint(std::string_view text, size_t& at, uint32_t& out) {
-  const auto lead = static_cast<unsigned char>(text[at]);
-  const int extra = lead < 0x80 ? 0 : lead >= 0xF0 ? 3 : lead >= 0xE0 ? 2 : lead >= 0xC2 ? 1 : -1;
-  if (extra < 0 || lead > 0xF4 || at + static_cast<size_t>(extra) >= text.size()) return false;
-  out = extra == 0 ? lead : lead & (0x3F >> extra);
-  for (int i = 1; i <= extra; ++i) {
-    const auto c = static_cast<unsigned char>(text[at + static_cast<size_t>(i)]);
-    if ((c & 0xC0) != 0x80) return false;
-    out = out << 6 | (c & 0x3F);
-  }
-  at += static_cast<size_t>(extra) + 1;
-  return out <= 0x10FFFF && (out < 0xD800 || out > 0xDFFF);
-}
 
 void AppendUtf16(std::string& out, uint32_t code) {
   auto unit = [&out](uint32_t u) {

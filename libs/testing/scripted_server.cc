@@ -42,6 +42,16 @@ std::vector<std::string> ScriptedServer::Connection::ReadCommand() {
   return out;
 }
 
+std::string ScriptedServer::Connection::ReadUntil(const std::string& end) {
+  size_t at = 0;
+  while ((at = input_.find(end)) == std::string::npos) {
+    if (!ReadMore()) return {};
+  }
+  std::string out = input_.substr(0, at + end.size());
+  input_.erase(0, out.size());
+  return out;
+}
+
 bool ScriptedServer::Connection::Write(const std::string& bytes) { return SendAll(fd_, bytes); }
 
 void ScriptedServer::Connection::WaitForEnd() {

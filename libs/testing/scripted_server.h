@@ -21,6 +21,8 @@ class ScriptedServer {
     int number() const { return number_; }  // 0 for the server's first
     // The next RESP command (an array of bulk strings); empty when the peer is gone.
     std::vector<std::string> ReadCommand();
+    // What the peer sends up to `end` and with it; empty when it is gone before.
+    std::string ReadUntil(const std::string& end);
     // False when the peer is gone.
     bool Write(const std::string& bytes);
     // Until the peer has sent anything. False when it is gone.
