@@ -44,10 +44,10 @@ class Bidi : public grpc::ServerBidiReactor<Request, Response> {
   bool cancelled() const { return cancelled_; }
 
   // Serves the call behind `gate` with `handler` in `scope`, which is joined after the server has shut down.
-  static Bidi* Run(std::shared_ptr<Bidi> stream, async::TaskScope& scope, const Gate& gate,
-                   async::Task<grpc::Status> handler) {
+  static Bidi* Run(std::shared_ptr<Bidi> stream, async::TaskScope& scope, grpc::CallbackServerContext* context,
+                   const Gate& gate, async::Task<grpc::Status> handler) {
     stream->self_ = stream;
-    scope.Spawn(Drive(stream, gate.Admit(std::move(handler))));
+    scope.Spawn(Drive(stream, gate.Admit<Request>(*context, std::move(handler))));
     return stream.get();
   }
 

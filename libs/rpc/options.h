@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/time/time.h"
+#include "libs/rpc/access.h"
 
 namespace poststelle::rpc {
 
@@ -15,6 +16,7 @@ struct CommonOptions {
   std::string port_file;
   std::string metrics_address = "127.0.0.1:0";
   std::string log_level = "info";
+  AccessOptions access;
   absl::Duration drain_delay = absl::ZeroDuration();
   absl::Duration drain_timeout = absl::Seconds(25);
 };
@@ -25,6 +27,7 @@ class Options {
  public:
   Options(const std::string& service, const std::string& description);
   void Text(const std::string& flag, std::string& value, const std::string& help, bool required = false);
+  void Flag(const std::string& flag, bool& value, const std::string& help);
   void Number(const std::string& flag, int64_t& value, const std::string& help, int64_t low, int64_t high);
   // "10s", "500ms", "5m"; not shorter than `least`.
   void Duration(const std::string& flag, absl::Duration& value, const std::string& help,

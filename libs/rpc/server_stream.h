@@ -35,10 +35,12 @@ class StreamOut : public grpc::ServerWriteReactor<Response>, public std::enable_
   bool cancelled() const { return cancelled_; }
 
   // Starts `handler` behind `gate` with this stream, which keeps itself alive until gRPC and the coroutine are both
-  // done.
-  static StreamOut* Run(std::shared_ptr<StreamOut> stream, const Gate& gate, async::Task<grpc::Status> handler) {
+  // done. The type of the request tells the method, and with it the roles that it serves.
+  template <typename Request>
+  static StreamOut* Run(std::shared_ptr<StreamOut> stream, grpc::CallbackServerContext* context, const Gate& gate,
+                        const Request&, async::Task<grpc::Status> handler) {
     stream->self_ = stream;
-    async::Spawn(gate.executor(), Drive(stream, gate.Admit(std::move(handler))));
+    async::Spawn(gate.executor(), Drive(stream, gate.Admit<Request>(*context, std::move(handler))));
     return stream.get();
   }
 

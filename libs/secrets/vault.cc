@@ -139,6 +139,13 @@ absl::Status WriteSecretFile(const std::string& path, std::string_view content) 
   return SyncFolderOf(path);
 }
 
+// Identity first, so that a wrapped data key can't be used for another record either.
+std::string Associated(std::string_view identity, std::string_view key_id) {
+  return absl::StrCat(Av(identity), std::string(1, '\0'), Av(key_id));
+}
+
+}  // namespace
+
 absl::StatusOr<std::string> ReadSecretFile(const std::string& path) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) {
@@ -165,13 +172,6 @@ absl::StatusOr<std::string> ReadSecretFile(const std::string& path) {
   if (!status.ok()) return status;
   return content;
 }
-
-// Identity first, so that a wrapped data key can't be used for another record either.
-std::string Associated(std::string_view identity, std::string_view key_id) {
-  return absl::StrCat(Av(identity), std::string(1, '\0'), Av(key_id));
-}
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<Vault>> Vault::OpenOrCreate(const std::string& path) {
   absl::StatusOr<std::string> content = ReadSecretFile(path);
@@ -252,15 +252,8 @@ absl::Status Vault::CheckKeyedHash(std::string_view hash, const SecretString& me
 absl::StatusOr<SecretString> LoadToken(const std::string& path) {
   PS_ASSIGN_OR_RETURN(std::string content, ReadSecretFile(path));
   std::string token(absl::StripAsciiWhitespace(content));
-  if (token.size() < 20) return absl::FailedPreconditionError(absl::StrCat(path, " holds no token"));
+  if (token.size() < kMinTokenBytes) return absl::FailedPreconditionError(absl::StrCat(path, " holds no token"));
   return SecretString(std::move(token));
-}
-
-absl::StatusOr<SecretString> LoadOrCreateToken(const std::string& path) {
-  absl::StatusOr<SecretString> token = LoadToken(path);
-  if (!absl::IsNotFound(token.status())) return token;
-  PS_RETURN_IF_ERROR(WriteSecretFile(path, absl::StrCat(RandomId(), RandomId(), "\n")));
-  return LoadToken(path);
 }
 
 }  // namespace poststelle::secrets

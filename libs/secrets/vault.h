@@ -39,9 +39,15 @@ class Vault {
   std::string first_;
 };
 
-// A random bearer token in a file of its own (mode 0600), made where there is none.
-absl::StatusOr<SecretString> LoadOrCreateToken(const std::string& path);
-// The token that another service made; kNotFound while the file does not exist yet.
+// The content of a file that holds a secret. Refused, with the fix, if others may read it; our own must be ours alone,
+// one that was given to us (Kubernetes mounts secrets as root's) may be readable by our group. kNotFound if there is
+// none.
+absl::StatusOr<std::string> ReadSecretFile(const std::string& path);
+
+// Shorter ones could be guessed.
+inline constexpr size_t kMinTokenBytes = 20;
+
+// Our own bearer token, from a file that holds nothing else. kNotFound while the file does not exist.
 absl::StatusOr<SecretString> LoadToken(const std::string& path);
 
 }  // namespace poststelle::secrets
