@@ -25,14 +25,15 @@ constexpr auto kLookEvery = std::chrono::milliseconds(500);
 constexpr char kMissing[] = "TOKEN_MISSING";
 constexpr char kUnknown[] = "TOKEN_UNKNOWN";
 
-void LogCall(observe::Level level, const char* event, const MethodRule& rule, const CallerIdentity& caller,
-             const std::string& peer, const char* reason) {
+void LogCall(const grpc::CallbackServerContext& context, const MethodRule& rule, const CallerIdentity& caller,
+             const grpc::Status& status) {
+  const observe::Level level = status.ok() ? observe::Level::kDebug : observe::Level::kInfo;
   if (!observe::Logs(level)) return;
-  nlohmann::json fields{{"method", rule.method}, {"peer", peer}};
+  nlohmann::json fields{{"method", rule.method}, {"peer", context.peer()}};
   if (!caller.name.empty()) fields["caller"] = caller.name;
   if (!caller.name.empty()) fields["role"] = RoleName(caller.role);
-  if (reason != nullptr) fields["reason"] = reason;
-  observe::Log(level, event, fields);
+  if (!status.ok()) fields["reason"] = ReasonOf(status);
+  observe::Log(level, status.ok() ? "call" : "call.refused", fields);
 }
 
 grpc::Status Unauthenticated(const std::string& reason, const MethodRule& rule) {
@@ -134,44 +135,61 @@ std::shared_ptr<const Identities> Access::Current() const {
   return identities_;
 }
 
-Access::Caller Access::Recognise(const grpc::CallbackServerContext& context) const {
-  Caller caller;
+Access::Claim Access::ClaimOf(const grpc::CallbackServerContext& context) const {
+  Claim claim;
   const auto [begin, end] = context.client_metadata().equal_range("authorization");
   if (begin == end) {
-    if (unguarded_ || (options_.allow_unauthenticated_loopback && IsLoopback(context.peer()))) {
-      caller.identity.name = "loopback";
-      caller.identity.role = auth::v1::ROLE_ADMIN;
-    } else {
-      caller.refusal = kMissing;
-    }
-    return caller;
+    claim.loopback = unguarded_ || (options_.allow_unauthenticated_loopback && IsLoopback(context.peer()));
+    if (!claim.loopback) claim.refusal = kMissing;
+    return claim;
   }
-  caller.refusal = kUnknown;
   absl::string_view value(begin->second.data(), begin->second.size());
   constexpr size_t kScheme = 7;
-  if (std::next(begin) != end || !absl::EqualsIgnoreCase(value.substr(0, kScheme), "Bearer ")) return caller;
+  if (std::next(begin) != end || !absl::EqualsIgnoreCase(value.substr(0, kScheme), "Bearer ")) {
+    claim.refusal = kUnknown;
+  } else {
+    claim.token = Identities::DigestOf(Sv(value.substr(kScheme)));
+  }
+  return claim;
+}
+
+Access::Caller Access::Recognise(const Claim& claim) const {
+  Caller caller;
+  caller.refusal = claim.refusal;
+  if (claim.refusal != nullptr) return caller;
+  if (claim.loopback) {
+    caller.identity.name = "loopback";
+    caller.identity.role = auth::v1::ROLE_ADMIN;
+    return caller;
+  }
   const std::shared_ptr<const Identities> identities = Current();
-  const CallerIdentity* found = identities == nullptr ? nullptr : identities->Find(Sv(value.substr(kScheme)));
-  if (found == nullptr) return caller;
-  caller.identity = *found;
-  caller.refusal = nullptr;
+  const CallerIdentity* found = identities == nullptr ? nullptr : identities->Find(claim.token);
+  if (found == nullptr) {
+    caller.refusal = kUnknown;
+  } else {
+    caller.identity = *found;
+  }
   return caller;
 }
 
+grpc::Status Access::StatusOf(const Caller& caller, const MethodRule& rule) {
+  if (caller.refusal != nullptr) return Unauthenticated(caller.refusal, rule);
+  return rule.Serves(caller.identity.role) ? grpc::Status::OK : RoleInsufficient(caller.identity, rule);
+}
+
 grpc::Status Access::Check(const grpc::CallbackServerContext& context, const MethodRule& rule) const {
-  const Caller caller = Recognise(context);
-  const bool served = caller.refusal == nullptr && rule.Serves(caller.identity.role);
-  const observe::Level level = served ? observe::Level::kDebug : observe::Level::kInfo;
-  if (observe::Logs(level)) {
-    const char* reason = served ? nullptr : caller.refusal != nullptr ? caller.refusal : "ROLE_INSUFFICIENT";
-    LogCall(level, served ? "call" : "call.refused", rule, caller.identity, context.peer(), reason);
-  }
-  if (served) return grpc::Status::OK;
-  return caller.refusal != nullptr ? Unauthenticated(caller.refusal, rule) : RoleInsufficient(caller.identity, rule);
+  const Caller caller = Recognise(ClaimOf(context));
+  const grpc::Status status = StatusOf(caller, rule);
+  LogCall(context, rule, caller.identity, status);
+  return status;
+}
+
+grpc::Status Access::CheckAgain(const Claim& claim, const MethodRule& rule) const {
+  return StatusOf(Recognise(claim), rule);
 }
 
 CallerIdentity Access::CallerOf(const grpc::CallbackServerContext& context) const {
-  return Recognise(context).identity;
+  return Recognise(ClaimOf(context)).identity;
 }
 
 grpc::Status RoleInsufficient(const CallerIdentity& caller, const MethodRule& rule) {

@@ -59,6 +59,17 @@ class Access {
   // the answer nor in the log, which names the caller.
   grpc::Status Check(const grpc::CallbackServerContext& context, const MethodRule& rule) const;
 
+  // What a call brought to prove who calls.
+  struct Claim {
+    bool loopback = false;          // no token, and none is needed
+    const char* refusal = nullptr;  // the reason, if nothing could be made of it
+    Identities::Digest token{};
+  };
+  Claim ClaimOf(const grpc::CallbackServerContext& context) const;
+
+  // The same for a call that was let in and goes on: its token may have been taken away since.
+  grpc::Status CheckAgain(const Claim& claim, const MethodRule& rule) const;
+
   // Who calls, for what a method says to some roles only, and for the record. Nobody if the token is not known (any
   // more).
   CallerIdentity CallerOf(const grpc::CallbackServerContext& context) const;
@@ -73,7 +84,8 @@ class Access {
   Fingerprint Look() const;
   absl::Status Load() const;  // with mutex_ held
   std::shared_ptr<const Identities> Current() const;
-  Caller Recognise(const grpc::CallbackServerContext& context) const;
+  Caller Recognise(const Claim& claim) const;
+  static grpc::Status StatusOf(const Caller& caller, const MethodRule& rule);
 
   const AccessOptions options_;
   bool unguarded_ = false;

@@ -37,26 +37,30 @@ std::string Sha256(const std::string& text) {
   return absl::BytesToHexString(digest);
 }
 
+const CallerIdentity* Find(const Identities& identities, const std::string& token) {
+  return identities.Find(Identities::DigestOf(token));
+}
+
 TEST(Identities, AreFoundByTheirTokensInClearAndHashed) {
   const auto parsed = Identities::Parse("file", "# people\r\n\r\nanna\tadmin  sha256:" + Sha256("anna's secret") +
                                                     "\r\n  helpdesk consumer " + kViewer + "  ");
   ASSERT_TRUE(parsed.ok()) << parsed.status();
-  ASSERT_NE(parsed->Find("anna's secret"), nullptr);
-  EXPECT_EQ(parsed->Find("anna's secret")->name, "anna");
-  EXPECT_EQ(parsed->Find("anna's secret")->role, auth::v1::ROLE_ADMIN);
-  EXPECT_EQ(parsed->Find(kViewer)->role, auth::v1::ROLE_CONSUMER);
-  EXPECT_EQ(parsed->Find(""), nullptr);
-  EXPECT_EQ(parsed->Find("anna's secre"), nullptr);
+  ASSERT_NE(Find(*parsed, "anna's secret"), nullptr);
+  EXPECT_EQ(Find(*parsed, "anna's secret")->name, "anna");
+  EXPECT_EQ(Find(*parsed, "anna's secret")->role, auth::v1::ROLE_ADMIN);
+  EXPECT_EQ(Find(*parsed, kViewer)->role, auth::v1::ROLE_CONSUMER);
+  EXPECT_EQ(Find(*parsed, ""), nullptr);
+  EXPECT_EQ(Find(*parsed, "anna's secre"), nullptr);
   // The hash from the file is no token.
-  EXPECT_EQ(parsed->Find(Sha256("anna's secret")), nullptr);
-  EXPECT_EQ(parsed->Find("sha256:" + Sha256("anna's secret")), nullptr);
+  EXPECT_EQ(Find(*parsed, Sha256("anna's secret")), nullptr);
+  EXPECT_EQ(Find(*parsed, "sha256:" + Sha256("anna's secret")), nullptr);
 }
 
 TEST(Identities, ATokenIsReplacedWhileBothWork) {
   const auto parsed = Identities::Parse("file", std::string("a viewer ") + kViewer + "\na viewer " + kService);
   ASSERT_TRUE(parsed.ok()) << parsed.status();
-  EXPECT_EQ(parsed->Find(kViewer)->name, "a");
-  EXPECT_EQ(parsed->Find(kService)->name, "a");
+  EXPECT_EQ(Find(*parsed, kViewer)->name, "a");
+  EXPECT_EQ(Find(*parsed, kService)->name, "a");
 }
 
 TEST(Identities, AMistakeNamesItsLineAndTheFixAndNoWordOfIt) {

@@ -11,6 +11,26 @@
 
 namespace poststelle::rpc {
 
+// What a stream keeps of having been let in, to ask again while it goes on. Not thread-safe.
+class Admission {
+ public:
+  Admission(const Access& access, const MethodRule& rule, const Access::Claim& claim)
+      : access_(access), rule_(rule), claim_(claim) {}
+  // False as soon as the call would not be let in any more.
+  bool Holds() {
+    if (refused_.ok()) refused_ = access_.CheckAgain(claim_, rule_);
+    return refused_.ok();
+  }
+  // How the call ends: as its handler says, or with what Holds found.
+  const grpc::Status& End(const grpc::Status& handler) const { return refused_.ok() ? handler : refused_; }
+
+ private:
+  const Access& access_;
+  const MethodRule& rule_;
+  const Access::Claim claim_;
+  grpc::Status refused_;
+};
+
 // Where calls run, and whether they are let in. Every handler goes through it, by Unary, StreamOut::Run or Bidi::Run:
 // first the caller has to be one whom the method serves (access.h), then the service has to be ready. A service is
 // reachable before its database is, and answers UNAVAILABLE (NOT_READY, with RetryInfo) meanwhile. Open() publishes
@@ -28,6 +48,12 @@ class Gate {
   template <typename Request>
   async::Task<grpc::Status> Admit(const grpc::CallbackServerContext& context, async::Task<grpc::Status> handler) const {
     return AdmitAfter(access_.Check(context, RuleOf<Request>()), std::move(handler));
+  }
+
+  // For a stream, which asks before each thing it sends.
+  template <typename Request>
+  Admission AdmissionOf(const grpc::CallbackServerContext& context) const {
+    return Admission(access_, RuleOf<Request>(), access_.ClaimOf(context));
   }
 
   // Who calls.

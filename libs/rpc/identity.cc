@@ -103,11 +103,10 @@ absl::StatusOr<Identities> Identities::Parse(const std::string& path, std::strin
   return out;
 }
 
-const CallerIdentity* Identities::Find(std::string_view token) const {
-  const Digest digest = DigestOf(token);
+const CallerIdentity* Identities::Find(const Digest& token) const {
   const CallerIdentity* found = nullptr;
   for (const Entry& entry : entries_) {
-    if (CRYPTO_memcmp(entry.digest.data(), digest.data(), digest.size()) == 0) found = &entry.identity;
+    if (CRYPTO_memcmp(entry.digest.data(), token.data(), token.size()) == 0) found = &entry.identity;
   }
   return found;
 }

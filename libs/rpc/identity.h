@@ -33,20 +33,21 @@ bool Includes(auth::v1::Role held, auth::v1::Role wanted);
 // Only the hashes are kept in memory. Immutable, so thread-safe.
 class Identities {
  public:
+  using Digest = std::array<unsigned char, 32>;  // SHA-256 of a token
+
   // Errors name line and fix by `path`, and never a word of the line: any of them may be a token in the wrong place.
   static absl::StatusOr<Identities> Parse(const std::string& path, std::string_view text);
 
+  static Digest DigestOf(std::string_view token);
   // Nullptr if no one has this token. Takes as long for a wrong token as for a right one.
-  const CallerIdentity* Find(std::string_view token) const;
+  const CallerIdentity* Find(const Digest& token) const;
   size_t size() const { return entries_.size(); }
 
  private:
-  using Digest = std::array<unsigned char, 32>;
   struct Entry {
     Digest digest{};
     CallerIdentity identity;
   };
-  static Digest DigestOf(std::string_view token);
   std::vector<Entry> entries_;
 };
 

@@ -2,6 +2,7 @@
 import os
 import re
 import subprocess
+import threading
 
 import grpc
 import pytest
@@ -11,6 +12,7 @@ from servers import wait_until
 from stack import ROLES, Stack, binary, write_secret
 
 from google.rpc import error_details_pb2, status_pb2  # after stack, which knows where the generated protos are
+from poststelle.fetcher.v1 import ticket_feed_service_pb2
 
 SERVERS = {"poststelle.config.v1": "config", "poststelle.fetcher.v1": "fetcher"}
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
@@ -153,6 +155,35 @@ def test_a_token_is_taken_away_without_a_restart(stack):
     finally:
         stack.identities.write(stack.identities.tokens)
     wait_until(lambda: code("viewer") == grpc.StatusCode.OK, 60, "the token to be given again")
+
+
+def test_a_stream_ends_when_its_token_is_taken_away(stack):
+    watch = next(m for m in methods() if m.name == "WatchMailboxes")
+    subscribe = next(m for m in methods() if m.name == "Subscribe")
+    start = ticket_feed_service_pb2.SubscribeRequest(start={"subscription": "taken-away"}).SerializeToString()
+    with stack.channel(stack.config) as config, stack.channel(stack.fetcher) as fetcher:
+        stay_open = threading.Event()
+
+        def requests():
+            yield start
+            stay_open.wait()
+
+        watcher = config.unary_stream(path(watch))(b"", metadata=metadata(stack.identities.tokens["viewer"]), timeout=120)
+        subscriber = fetcher.stream_stream(path(subscribe))(requests(), metadata=metadata(stack.identities.tokens["consumer"]),
+                                                                timeout=120)
+        for stream in (watcher, subscriber):
+            next(stream)
+        stack.identities.write({role: stack.identities.tokens[role] for role in ("admin", "service")})
+        try:
+            # With the next thing they would have said, a heartbeat at the latest.
+            for stream in (watcher, subscriber):
+                with pytest.raises(grpc.RpcError) as ended:
+                    for _ in stream:
+                        pass
+                assert ended.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        finally:
+            stay_open.set()
+            stack.identities.write(stack.identities.tokens)
 
 
 @pytest.mark.parametrize("program", ["poststelle-config", "poststelle-fetcher"])
