@@ -14,12 +14,14 @@ using grpc::experimental::InterceptionHookPoints;
 // Adds "authorization: Bearer …" to one call.
 class TokenInterceptor : public grpc::experimental::Interceptor {
  public:
-  explicit TokenInterceptor(const std::string& file) : file_(file) {}
+  // `told`: the log has it already that the file can't be read.
+  TokenInterceptor(const std::string& file, std::atomic<bool>& told) : file_(file), told_(told) {}
   void Intercept(grpc::experimental::InterceptorBatchMethods* methods) override {
     if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::PRE_SEND_INITIAL_METADATA)) {
       if (absl::StatusOr<SecretString> token = secrets::LoadToken(file_); token.ok()) {
+        told_ = false;
         methods->GetSendInitialMetadata()->emplace("authorization", absl::StrCat("Bearer ", Av(token->Reveal())));
-      } else {
+      } else if (!told_.exchange(true)) {
         observe::Log(observe::Level::kWarning, "token.unreadable", {{"error", std::string(token.status().message())}});
       }
     }
@@ -28,6 +30,7 @@ class TokenInterceptor : public grpc::experimental::Interceptor {
 
  private:
   const std::string& file_;
+  std::atomic<bool>& told_;
 };
 
 // Lives as long as its channel.
@@ -35,11 +38,12 @@ class TokenInterceptors : public grpc::experimental::ClientInterceptorFactoryInt
  public:
   explicit TokenInterceptors(std::string file) : file_(std::move(file)) {}
   grpc::experimental::Interceptor* CreateClientInterceptor(grpc::experimental::ClientRpcInfo*) override {
-    return new TokenInterceptor(file_);  // gRPC deletes it with the call
+    return new TokenInterceptor(file_, told_);  // gRPC deletes it with the call
   }
 
  private:
   const std::string file_;
+  std::atomic<bool> told_{false};
 };
 
 struct Pending {
