@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "libs/rpc/access.h"
 
 namespace poststelle::rpc {
 
@@ -17,6 +18,7 @@ struct CommonOptions {
   std::string port_file;
   std::string metrics_address = "127.0.0.1:0";
   std::string log_level = "info";
+  AccessOptions access;
   absl::Duration drain_delay = absl::ZeroDuration();
   absl::Duration drain_timeout = absl::Seconds(25);
   bool allow_core_dumps = false;
@@ -28,6 +30,7 @@ class Options {
  public:
   Options(const std::string& service, const std::string& description);
   void Text(const std::string& flag, std::string& value, const std::string& help, bool required = false);
+  void Flag(const std::string& flag, bool& value, const std::string& help);
   void Number(const std::string& flag, int64_t& value, const std::string& help, int64_t low, int64_t high);
   // Given alone it is on; the environment variable takes true and false.
   void Flag(const std::string& flag, bool& value, const std::string& help);

@@ -58,7 +58,6 @@ int Fail(const std::string& option, const absl::Status& status) {
 int Main(int argc, char** argv) {
   std::string database_url = "sqlite:config.db";
   std::string key_file = "config.key";
-  std::string token_file = "fetcher.token";
   absl::Duration min_interval = absl::Minutes(1);
   int64_t history = 10'000;
 
@@ -67,7 +66,6 @@ int Main(int argc, char** argv) {
   options.common().listen = "127.0.0.1:7071";
   options.Text("--database", database_url, "Where the mailboxes live: sqlite:PATH or postgresql://USER@HOST/NAME");
   options.Text("--key-file", key_file, "File with the keys that seal passwords; made at the first start");
-  options.Text("--fetcher-token-file", token_file, "File with the fetcher's token; made at the first start");
   options.Duration("--min-fetch-interval", min_interval, "Shortest fetch interval that is accepted");
   options.Number("--watch-history", history, "Changes that are kept for watchers that come back", 1, 10'000'000);
   if (std::optional<int> exit_code = options.Parse(argc, argv)) return *exit_code;
@@ -76,11 +74,11 @@ int Main(int argc, char** argv) {
   auto vault = secrets::Vault::OpenOrCreate(key_file);
   if (!vault.ok()) return Fail("--key-file", vault.status());
   (*vault)->OnReload(LogReload);
-  auto token = secrets::LoadOrCreateToken(token_file);
-  if (!token.ok()) return Fail("--fetcher-token-file", token.status());
+  auto access = rpc::Access::Open(options.common().access);
+  if (!access.ok()) return Fail("--identities-file", access.status());
   async::Runtime runtime(2);
   const asio::any_io_executor executor = runtime.executor();
-  rpc::Gate gate(executor);
+  rpc::Gate gate(executor, **access);
   auto database = sql::Open(executor, database_url);
   if (!database.ok()) return Fail("--database", database.status());
 
@@ -93,7 +91,7 @@ int Main(int argc, char** argv) {
   CatalogueStore labels(**database, Labels(), store);
   TicketStatusService status_service(gate, statuses, epoch);
   LabelService label_service(gate, labels, epoch);
-  CredentialService credentials(gate, store, **vault, *token);
+  CredentialService credentials(gate, store, **vault);
   frame.Add(mailboxes);
   frame.Add(status_service);
   frame.Add(label_service);

@@ -31,9 +31,14 @@ int Main(int argc, char** argv) {
 
   rpc::ServiceFrame frame("fetcher", options.common);
   for (const char* dependency : {"config", "redis"}) frame.Depend(dependency);
+  auto access = rpc::Access::Open(options.common.access);
+  if (!access.ok()) {
+    std::cerr << "--identities-file: " << access.status().message() << "\n";
+    return 1;
+  }
   async::Runtime runtime(2);
   const asio::any_io_executor executor = runtime.executor();
-  rpc::Gate gate(executor);
+  rpc::Gate gate(executor, **access);
   auto opened = sql::Open(executor, options.database_url);
   if (!opened.ok()) {
     std::cerr << "--database: " << opened.status().message() << "\n";
@@ -45,8 +50,8 @@ int Main(int argc, char** argv) {
   const std::string short_holder = holder.substr(0, 12);  // and in Redis
 
   MailboxCatalog catalog;
-  std::shared_ptr<grpc::Channel> channel = rpc::MakeChannel(options.config_address);
-  std::unique_ptr<CredentialSource> credentials = MakeConfigCredentials(executor, channel, options.config_token_file);
+  std::shared_ptr<grpc::Channel> channel = rpc::MakeChannel(options.config_address, options.config_token_file);
+  std::unique_ptr<CredentialSource> credentials = MakeConfigCredentials(executor, channel);
   std::shared_ptr<net::Resolver> names = net::MakeResolver(executor);
   std::unique_ptr<net::Dialer> to_mail_servers = net::MakeTcpDialer(names, options.egress);
   std::unique_ptr<net::Dialer> to_redis = net::MakeTcpDialer(names, net::EgressPolicy::Unrestricted());

@@ -32,7 +32,8 @@ class PageTest : public LedgerTest {
   }
 
   const std::atomic<bool> draining_{false};
-  rpc::Gate gate_{runtime_.executor()};
+  const std::unique_ptr<rpc::Access> access_ = rpc::Access::Unguarded();
+  rpc::Gate gate_{runtime_.executor(), *access_};
   TicketFeed events_{runtime_.executor(), *database_, feed_};
   Subscriptions subscriptions_{*database_, feed_, "me", {}};
   FeedHub hub_{runtime_.executor(), events_, subscriptions_, {}};
