@@ -38,6 +38,12 @@ class ScheduleTest : public ::testing::Test {
     return result.ok() ? *result : ClaimResult{};
   }
 
+  // Ends the poll of "a", which is to be due again after `delay`.
+  absl::Status End(RedisSchedule& schedule, absl::Duration delay, bool keep = true) {
+    std::vector<Finished> finished{{"a", absl::Now() + delay, keep}};
+    return Await(schedule.Done(finished));
+  }
+
   // Claims until it is this one's turn.
   ClaimResult ClaimPatiently(RedisSchedule& schedule, const std::string& id) {
     ClaimResult result;
@@ -53,8 +59,8 @@ class ScheduleTest : public ::testing::Test {
   async::Runtime runtime_{2};
   std::unique_ptr<net::Dialer> dialer_ = net::MakeTcpDialer(runtime_.executor());
   redis::Client redis_{runtime_.executor(), *dialer_, redis::ParseUrl(server_.url()).value()};
-  RedisSchedule one_{redis_, "one", kLease};
-  RedisSchedule two_{redis_, "two", kLease};
+  RedisSchedule one_{runtime_.executor(), redis_, "one", kLease};
+  RedisSchedule two_{runtime_.executor(), redis_, "two", kLease};
 };
 
 TEST_F(ScheduleTest, OneClaimsWhatIsDueAndTheOtherDoesNot) {
@@ -71,11 +77,11 @@ TEST_F(ScheduleTest, OneClaimsWhatIsDueAndTheOtherDoesNot) {
 TEST_F(ScheduleTest, TheFormerHolderIsToldThatNobodyCameBetween) {
   ASSERT_TRUE(Register("a").ok());
   ASSERT_EQ(Claim(one_, "a").claims.size(), 1u);
-  ASSERT_TRUE(Await(one_.Done({Finished{"a", absl::ZeroDuration(), true}})).ok());
+  ASSERT_TRUE(End(one_, absl::ZeroDuration(), true).ok());
   ClaimResult again = Claim(one_, "a");
   ASSERT_EQ(again.claims.size(), 1u);
   EXPECT_TRUE(again.claims[0].unbroken);
-  ASSERT_TRUE(Await(one_.Done({Finished{"a", absl::ZeroDuration(), true}})).ok());
+  ASSERT_TRUE(End(one_, absl::ZeroDuration(), true).ok());
   // While it is late, others come.
   EXPECT_TRUE(Claim(two_, "a").claims.empty());
   ClaimResult taken = ClaimPatiently(two_, "a");
@@ -85,7 +91,7 @@ TEST_F(ScheduleTest, TheFormerHolderIsToldThatNobodyCameBetween) {
 }
 
 TEST_F(ScheduleTest, ADeadHoldersMailboxBecomesDueByItself) {
-  RedisSchedule dead(redis_, "dead", absl::Milliseconds(50));
+  RedisSchedule dead(runtime_.executor(), redis_, "dead", absl::Milliseconds(50));
   ASSERT_TRUE(Register("a").ok());
   ASSERT_EQ(Claim(dead, "a").claims.size(), 1u);
   ClaimResult taken = ClaimPatiently(two_, "a");
@@ -106,21 +112,21 @@ TEST_F(ScheduleTest, AChangeDuringAPollMakesItDueAtItsEnd) {
   ASSERT_EQ(Claim(one_, "a").claims.size(), 1u);
   ASSERT_TRUE(Await(two_.Touch("a")).ok());
   EXPECT_TRUE(Claim(two_, "a").claims.empty());
-  ASSERT_TRUE(Await(one_.Done({Finished{"a", absl::Hours(1), true}})).ok());
+  ASSERT_TRUE(End(one_, absl::Hours(1)).ok());
   EXPECT_EQ(Claim(one_, "a").claims.size(), 1u);
 }
 
 TEST_F(ScheduleTest, AnIntervalOfAWeekIsKept) {
   ASSERT_TRUE(Register("a").ok());
   ASSERT_EQ(Claim(one_, "a").claims.size(), 1u);
-  ASSERT_TRUE(Await(one_.Done({Finished{"a", absl::Hours(24 * 7), true}})).ok());
+  ASSERT_TRUE(End(one_, absl::Hours(24 * 7)).ok());
   EXPECT_GT(Claim(one_, "a").next_due_in.value_or(absl::ZeroDuration()), absl::Hours(24 * 6));
 }
 
 TEST_F(ScheduleTest, ReleaseHandsOverAtOnceAndRemoveForgets) {
   ASSERT_TRUE(Register("a").ok());
   ASSERT_EQ(Claim(one_, "a").claims.size(), 1u);
-  ASSERT_TRUE(Await(one_.Done({Finished{"a", absl::ZeroDuration(), false}})).ok());
+  ASSERT_TRUE(End(one_, absl::ZeroDuration(), false).ok());
   EXPECT_EQ(Claim(two_, "a").claims.size(), 1u);
   ASSERT_TRUE(Await(two_.Remove("a")).ok());
   EXPECT_FALSE(Claim(two_, "a").next_due_in.has_value());
@@ -147,7 +153,7 @@ TEST_F(ScheduleTest, ARestartOfRedisIsSurvived) {
 TEST_F(ScheduleTest, WhatAGoneWorkerHeldIsAnybodysAtOnce) {
   ASSERT_TRUE(Register("a").ok());
   ASSERT_EQ(Claim(one_, "a").claims.size(), 1u);
-  ASSERT_TRUE(Await(one_.Done({Finished{"a", absl::ZeroDuration(), true}})).ok());
+  ASSERT_TRUE(End(one_, absl::ZeroDuration(), true).ok());
   EXPECT_TRUE(Claim(two_, "a").claims.empty());
   ASSERT_TRUE(Await(one_.Leave()).ok());
   EXPECT_EQ(Claim(two_, "a").claims.size(), 1u);
@@ -163,7 +169,7 @@ TEST_F(ScheduleTest, WhoHoldsItsShareLeavesWhatIsGivenUpToTheHungry) {
   EXPECT_EQ(hungry.members, 1);
   EXPECT_EQ(hungry.held, 1);
   EXPECT_EQ(hungry.workers, 2);
-  ASSERT_TRUE(Await(two_.Done({Finished{"a", absl::ZeroDuration(), false}})).ok());
+  ASSERT_TRUE(End(two_, absl::ZeroDuration(), false).ok());
   EXPECT_EQ(Await(two_.Claim(ShardOf("a"), 0, true))->held, 0);
   // Nobody hungry comes: then the full one.
   EXPECT_EQ(ClaimPatiently(one_, "a").claims.size(), 1u);
@@ -182,7 +188,7 @@ TEST_F(ScheduleTest, AfterAWipeAHolderTakesItsPlaceAgainOverWhatOthersProposed) 
 TEST_F(ScheduleTest, AChangeWhileItIsIdleMakesItDueAtOnce) {
   ASSERT_TRUE(Register("a").ok());
   ASSERT_EQ(Claim(one_, "a").claims.size(), 1u);
-  ASSERT_TRUE(Await(one_.Done({Finished{"a", absl::Seconds(5), true}})).ok());
+  ASSERT_TRUE(End(one_, absl::Seconds(5)).ok());
   ASSERT_TRUE(Await(two_.Touch("a")).ok());
   EXPECT_EQ(Claim(one_, "a").claims.size(), 1u);
 }
