@@ -179,7 +179,9 @@ class Worker {
       if (absl::IsCancelled(status)) co_return;
       if (!status.ok()) Complain(status);
       if (!registered_) to_register_.Notify();
-      (co_await wake_.Wait(std::max(idle, kMinPause))).IgnoreError();
+      const bool more = idle <= absl::ZeroDuration();
+      if (!more) (co_await async::Sleep(kMinPause)).IgnoreError();
+      (co_await wake_.Wait(std::max(idle - kMinPause, more ? kMinPause : absl::ZeroDuration()))).IgnoreError();
     }
   }
 

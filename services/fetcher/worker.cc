@@ -274,7 +274,10 @@ async::Task<void> Worker::ClaimLoop() {
         }
       }
     }
-    (co_await wake_.Wait(std::max(idle, kMinPause))).IgnoreError();
+    // A worker with room found everything that was due: an end of a poll changes nothing about that.
+    const bool full = idle <= absl::ZeroDuration() || free_sessions() == 0;
+    if (!full) (co_await async::Sleep(kMinPause)).IgnoreError();
+    (co_await wake_.Wait(std::max(idle - kMinPause, full ? kMinPause : absl::ZeroDuration()))).IgnoreError();
   }
 }
 
