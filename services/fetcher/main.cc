@@ -73,7 +73,7 @@ int Main(int argc, char** argv) {
     observe::Log(up ? observe::Level::kInfo : observe::Level::kWarning, up ? "redis.connected" : "redis.disconnected",
                  {});
   });
-  lease::RedisSchedule schedule(redis, short_holder, options.worker.lease);
+  lease::RedisSchedule schedule(executor, redis, short_holder, options.worker.lease);
   lease::ConnectionLimits connections(executor, redis, short_holder, options.connections);
   Worker worker(fetch, catalog, schedule, connections, options.worker,
                 [&frame](bool ready) { frame.SetReady("redis", ready); });

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "absl/strings/str_cat.h"
+#include "libs/base/status_macros.h"
 #include "services/fetcher/feed_hub.h"
 #include "services/fetcher/partition_shares.h"
 #include "services/fetcher/subscription_queries.h"
@@ -429,6 +430,32 @@ TEST_P(FeedTest, RandomSchedulesLoseNothingAndKeepTheOrder) {
   }
 }
 
+TEST_P(FeedTest, MembersExpireByTheClockOfTheDatabase) {
+  if (GetParam() != sql::Engine::kPostgres) return;  // SQLite's is this host's
+  // A server whose clock is a day behind ours. Its own function is found second.
+  ASSERT_TRUE(Write([](sql::Transaction& tx) -> async::Task<absl::Status> {
+                PS_CO_RETURN_IF_ERROR(
+                    (co_await tx.Execute("CREATE FUNCTION clock_timestamp() RETURNS timestamptz LANGUAGE sql AS "
+                                         "$$SELECT pg_catalog.clock_timestamp() - interval '1 day'$$"))
+                        .status());
+                co_return (co_await tx.Execute("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = "
+                                               "public, pg_catalog', current_database()); END $$"))
+                    .status();
+              }).ok());
+  auto opened = sql::Open(runtime_.executor(), store_.url());
+  ASSERT_TRUE(opened.ok());
+  Subscriptions subscriptions(**opened, feed_, "this", {});
+  ASSERT_TRUE(Await(subscriptions.Join("desk", "one", false)).ok());
+  EXPECT_LT(Count("SELECT MAX(expire_time) FROM subscription_member"),
+            NowMs() - absl::ToInt64Milliseconds(absl::Hours(23)));
+  auto pulse = Await(subscriptions.Look());
+  ASSERT_TRUE(pulse.ok()) << pulse.status();
+  EXPECT_TRUE(pulse->overdue.empty());
+  EXPECT_EQ(Await(subscriptions.Renew()).value(), 1);
+  ASSERT_TRUE(Await(subscriptions.Settle("desk")).ok());
+  EXPECT_EQ(Count("SELECT COUNT(*) FROM subscription_member"), 1);
+}
+
 TEST_P(FeedTest, AnEventTooLargeForOneMessageIsAbridged) {
   v1::TicketEvent event;
   event.mutable_message()->set_name("messages/1");
@@ -500,7 +527,7 @@ class HubTest : public FeedTest {
 };
 
 TEST_P(HubTest, ManyIdleSubscribersCostOneStatementPerLook) {
-  options_.now_ms = NowMs;
+  options_.now_ms = nullptr;
   Subscriptions subscriptions(counting_, feed_, "this", options_);
   FeedHub hub(runtime_.executor(), reader_, subscriptions, {});
   std::vector<std::shared_ptr<Member>> members;
@@ -535,7 +562,7 @@ TEST_P(HubTest, ManyIdleSubscribersCostOneStatementPerLook) {
 }
 
 TEST_P(HubTest, ACommitOfThisProcessIsSeenAtOnce) {
-  options_.now_ms = NowMs;
+  options_.now_ms = nullptr;
   Subscriptions subscriptions(counting_, feed_, "this", options_);
   FeedHub::Options rarely;
   rarely.look_every = absl::Hours(1);  // without the word nothing would be seen
@@ -558,7 +585,7 @@ TEST_P(HubTest, ACommitOfThisProcessIsSeenAtOnce) {
 }
 
 TEST_P(HubTest, AcknowledgementsOfManyAreOneTransaction) {
-  options_.now_ms = NowMs;
+  options_.now_ms = nullptr;
   for (int p = 0; p < 64; ++p) AddEvents(p, 100);
   Subscriptions subscriptions(counting_, feed_, "this", options_);
   FeedHub::Options options;
