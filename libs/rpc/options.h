@@ -30,7 +30,6 @@ class Options {
  public:
   Options(const std::string& service, const std::string& description);
   void Text(const std::string& flag, std::string& value, const std::string& help, bool required = false);
-  void Flag(const std::string& flag, bool& value, const std::string& help);
   void Number(const std::string& flag, int64_t& value, const std::string& help, int64_t low, int64_t high);
   // Given alone it is on; the environment variable takes true and false.
   void Flag(const std::string& flag, bool& value, const std::string& help);
