@@ -1,6 +1,8 @@
 #include "libs/mail/delivery_report.h"
 
 #include <algorithm>
+#include <array>
+#include <functional>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -15,6 +17,9 @@ namespace {
 constexpr size_t kMaxTextBytes = 64 << 10;
 constexpr int kMaxLines = 1000;
 constexpr int kMaxWordLines = 8;  // beside one recipient
+constexpr std::array<std::string_view, 7> kWrong = {"deliver", "recipient", "unknown",  "reject",
+                                                    "fail",    "error",     "not found"};
+constexpr std::string_view kPunctuation = "\"'.,:;()[]*";
 
 std::string_view Strip(std::string_view text) { return Sv(absl::StripAsciiWhitespace(Av(text))); }
 
@@ -118,7 +123,7 @@ struct Group {
   std::string status;
   std::string diagnostic;
 
-  bool about_recipient() const { return !original.empty() || !final_recipient.empty() || !action.empty(); }
+  bool about_recipient() const { return !original.empty() || !final_recipient.empty(); }
   DeliveryReport Report() const {
     DeliveryReport out;
     out.set_recipient(LooksLikeAddress(original) || final_recipient.empty() ? original : final_recipient);
@@ -153,6 +158,14 @@ bool BeginsReturnedMail(std::string_view line) {
 std::string RecipientOfLine(std::string_view line, std::string_view& words) {
   words = {};
   if (line.empty() || line.size() > 2000) return {};
+  // `"joe@example.org":`
+  if (line[0] == '"') {
+    const size_t end = line.find('"', 1);
+    const std::string_view quoted = line.substr(1, end - 1);
+    if (end == std::string_view::npos || !line.substr(end + 1).starts_with(':') || !LooksLikeAddress(quoted)) return {};
+    words = Strip(line.substr(end + 2));
+    return std::string(quoted);
+  }
   const size_t open = line.find('<');
   const size_t close = open == std::string_view::npos ? open : line.find('>', open);
   if (close != std::string_view::npos) {
@@ -174,6 +187,61 @@ std::string RecipientOfLine(std::string_view line, std::string_view& words) {
   }
   words = behind.starts_with(':') ? Strip(behind.substr(1)) : behind;
   return std::string(word);
+}
+
+// The first address in a line that says that something went wrong; empty if there is none.
+std::string RecipientInWords(std::string_view line) {
+  const std::string lower = absl::AsciiStrToLower(Av(line.substr(0, 500)));
+  const bool wrong = std::any_of(kWrong.begin(), kWrong.end(),
+                                 [&lower](std::string_view word) { return absl::StrContains(lower, Av(word)); });
+  if (!wrong) return {};
+  for (const absl::string_view piece : absl::StrSplit(Av(line.substr(0, 500)), absl::ByAnyChar(" \t<>"))) {
+    std::string_view word = Sv(piece);
+    while (!word.empty() && kPunctuation.find(word.front()) != std::string_view::npos) word.remove_prefix(1);
+    while (!word.empty() && kPunctuation.find(word.back()) != std::string_view::npos) word.remove_suffix(1);
+    if (LooksLikeAddress(word)) return std::string(word);
+  }
+  return {};
+}
+
+// The recipients that `find` sees in a line, with what that line and those below say.
+std::vector<DeliveryReport> ReadLines(const std::vector<std::string_view>& lines,
+                                      const std::function<std::string(std::string_view, std::string_view&)>& find) {
+  std::vector<DeliveryReport> out;
+  std::vector<std::string> words;  // beside each recipient
+  int word_lines = 0;
+  for (const std::string_view line : lines) {
+    std::string_view behind;
+    const std::string recipient = find(line, behind);
+    if (recipient.empty()) {
+      if (!out.empty() && !line.empty() && word_lines < kMaxWordLines) {
+        words.back().append(" ").append(line.substr(0, kMaxDiagnosticBytes));
+        ++word_lines;
+      }
+      continue;
+    }
+    word_lines = 0;
+    auto known = std::find_if(out.begin(), out.end(), [&recipient](const DeliveryReport& r) {
+      return absl::EqualsIgnoreCase(r.recipient(), recipient);
+    });
+    if (known != out.end()) {
+      // Listed first, explained below.
+      const auto at = words.begin() + (known - out.begin());
+      std::rotate(known, known + 1, out.end());
+      std::rotate(at, at + 1, words.end());
+      words.back().append(" ").append(behind);
+      continue;
+    }
+    if (out.size() >= kMaxDeliveryReports) break;
+    out.emplace_back().set_recipient(Clean(recipient, kMaxRecipientBytes));
+    words.emplace_back(behind);
+  }
+  for (size_t i = 0; i < out.size(); ++i) {
+    out[i].set_diagnostic(Clean(words[i], kMaxDiagnosticBytes));
+    out[i].set_status(StatusIn(out[i].diagnostic()));
+    out[i].set_action("failed");
+  }
+  return out;
 }
 
 }  // namespace
@@ -255,43 +323,23 @@ std::vector<DeliveryReport> ReadDeliveryStatus(std::string_view content) {
 }
 
 std::vector<DeliveryReport> ReadBounceText(std::string_view text) {
-  std::vector<DeliveryReport> out;
-  std::vector<std::string> words;  // beside each recipient
-  int lines = 0;
-  int word_lines = 0;
-  for (const absl::string_view piece : absl::StrSplit(Av(text.substr(0, kMaxTextBytes)), '\n')) {
+  text = text.substr(0, kMaxTextBytes);
+  // A report in the form of RFC 3464 that lost its media type on the way.
+  if (std::vector<DeliveryReport> out = ReadDeliveryStatus(text); !out.empty()) return out;
+  std::vector<std::string_view> lines;
+  for (const absl::string_view piece : absl::StrSplit(Av(text), '\n')) {
     const std::string_view line = Strip(Sv(piece));
-    if (++lines > kMaxLines || BeginsReturnedMail(line)) break;
-    std::string_view behind;
-    const std::string recipient = RecipientOfLine(line, behind);
-    if (recipient.empty()) {
-      if (!out.empty() && !line.empty() && word_lines < kMaxWordLines) {
-        words.back().append(" ").append(line.substr(0, kMaxDiagnosticBytes));
-        ++word_lines;
-      }
-      continue;
-    }
-    word_lines = 0;
-    auto known = std::find_if(out.begin(), out.end(), [&recipient](const DeliveryReport& r) {
-      return absl::EqualsIgnoreCase(r.recipient(), recipient);
-    });
-    if (known != out.end()) {
-      // Listed first, explained below.
-      std::rotate(known, known + 1, out.end());
-      const auto at = words.begin() + (known - out.begin());
-      std::rotate(at, at + 1, words.end());
-      words.back().append(" ").append(behind);
-      continue;
-    }
-    if (out.size() >= kMaxDeliveryReports) break;
-    out.emplace_back().set_recipient(Clean(recipient, kMaxRecipientBytes));
-    words.emplace_back(behind);
+    if (lines.size() >= kMaxLines || BeginsReturnedMail(line)) break;
+    lines.push_back(line);
   }
-  for (size_t i = 0; i < out.size(); ++i) {
-    out[i].set_diagnostic(Clean(words[i], kMaxDiagnosticBytes));
-    out[i].set_status(StatusIn(out[i].diagnostic()));
-    out[i].set_action("failed");
-  }
+  std::vector<DeliveryReport> out = ReadLines(lines, RecipientOfLine);
+  if (!out.empty()) return out;
+  // No list of recipients: somewhere in a sentence. Whoever else is named below is not one.
+  out = ReadLines(lines, [](std::string_view line, std::string_view& words) {
+    words = line;
+    return RecipientInWords(line);
+  });
+  if (out.size() > 1) out.resize(1);
   return out;
 }
 

@@ -18,8 +18,9 @@ inline constexpr size_t kMaxDiagnosticBytes = 1000;
 std::vector<DeliveryReport> ReadDeliveryStatus(std::string_view content);
 
 // The recipients that a bounce names in its text, with the words beside each: `<joe@example.org>:` and the lines below
-// (qmail), an address alone on a line (Exim, Gmail, Domino), `550 5.1.1 <joe@example.org>... User unknown` (Sendmail).
-// What follows the beginning of the returned mail does not count.
+// (qmail), an address alone on a line (Exim, Gmail, Domino), `550 5.1.1 <joe@example.org>... User unknown` (Sendmail),
+// or, where there is no such list, the first address in a sentence about a failure. What follows the beginning of the
+// returned mail does not count.
 std::vector<DeliveryReport> ReadBounceText(std::string_view text);
 
 // The Message-ID of the returned mail where it stands in the text of a bounce; empty if none does.

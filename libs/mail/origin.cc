@@ -446,7 +446,9 @@ class Classifier {
       const bool delayed = Has(subject_, "delay") || Begins(subject_, "warning:") ||
                            Has(subject_, "still being retried") || Has(text_, "this is a warning message only") ||
                            Has(text_, "has not yet been delivered");
-      for (DeliveryReport& report : reports) report.set_action(delayed ? "delayed" : "failed");
+      for (DeliveryReport& report : reports) {
+        if (delayed) report.set_action("delayed");
+      }
     }
     std::vector<std::string> ids = ParseIds(RawHeader(parts_.returned_headers, "Message-ID").substr(0, kMaxValue));
     if (ids.empty()) {
@@ -475,6 +477,7 @@ class Classifier {
         named.push_back(*known);
       } else {
         named.emplace_back().set_recipient(ToUtf8(address, ""));
+        named.back().set_action("failed");
       }
     }
     if (!named.empty()) reports = std::move(named);
