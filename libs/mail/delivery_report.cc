@@ -168,7 +168,7 @@ std::string RecipientOfLine(std::string_view line, std::string_view& words) {
   }
   const size_t open = line.find('<');
   const size_t close = open == std::string_view::npos ? open : line.find('>', open);
-  if (close != std::string_view::npos) {
+  if (close != std::string_view::npos && (open == 0 || IsDigit(line[0]))) {
     const std::string_view address = line.substr(open + 1, close - open - 1);
     const std::string_view behind = Strip(line.substr(close + 1));
     const bool first = open == 0 && (behind.empty() || behind.starts_with(':') || behind.starts_with('('));

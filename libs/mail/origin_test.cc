@@ -477,6 +477,25 @@ std::vector<Bounce> Bounces() {
        {"joe@example.net failed 5.1.1"},
        "550 5.1.1 no such user",
        ""},
+      {{"OpenSMTPD, in words",
+        "Return-Path: <>\nFrom: Mailer Daemon <MAILER-DAEMON@example.org>\nSubject: Delivery status notification: "
+        "error\n",
+        bounce, "Return-Path: <>",
+        "An error has occurred for:\n\njoe@example.net: 550 5.2.2 <joe@example.net>... Mailbox Full\n"
+        "jane@example.net: 550 5.1.1 <jane@example.net>... User Unknown\n\n    Below is a copy of the original "
+        "message:" +
+            own},
+       {"joe@example.net failed 5.2.2", "jane@example.net failed 5.1.1"},
+       "Mailbox Full",
+       "sent@example.com"},
+      {{"DragonFly, a sentence", "From: MAILER-DAEMON <>\nSubject: Mail delivery failed\n", bounce,
+        "From: MAILER-DAEMON",
+        "This is the DragonFly Mail Agent v0.13 at df.example.org.\n\nThere was an error delivering your mail to "
+        "<joe@example.net>.\n\nmx.example.net did not like our final DATA:\n550 5.7.26 Unauthenticated\n\n" +
+            own},
+       {"joe@example.net failed 5.7.26"},
+       "did not like our final DATA",
+       "sent@example.com"},
       {{"Delivery status in a multipart/mixed of a server",
         "From: MAILER-DAEMON@example.org\nSubject: Delivery Status\nContent-Type: multipart/mixed; boundary=b\n",
         bounce, "MAILER-DAEMON",

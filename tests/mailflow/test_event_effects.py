@@ -64,8 +64,9 @@ def effects(event):
 def test_events_carry_status_labels_and_who_answers(database):
     with Stack(database=database).start() as stack:
         box = stack.create_mailbox(extra=["--disabled"])
-        stack.dovecot.deliver(SUPPORT, mail("Old", "x", message_id="old@x"))
+        # Of what was there before the newest comes first: here the question, although it lies behind its answer.
         stack.dovecot.deliver(SUPPORT, mail("Re: Old", "x", message_id="old2@x", headers="In-Reply-To: <old@x>\r\n"))
+        stack.dovecot.deliver(SUPPORT, mail("Old", "x", message_id="old@x"))
         set_options(stack, box, new_ticket_status="ticketStatuses/new", reply_ticket_status="ticketStatuses/open",
                     ticket_labels=["labels/vip", "labels/web"], reply_via="mailboxes/answers")
         feed = Feed(stack.fetcher.address)
