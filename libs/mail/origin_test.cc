@@ -489,7 +489,7 @@ std::vector<Bounce> Bounces() {
        "Mailbox Full",
        "sent@example.com"},
       {{"DragonFly, a sentence", "From: MAILER-DAEMON <>\nSubject: Mail delivery failed\n", bounce,
-        "From: MAILER-DAEMON",
+        "From: mailer-daemon",
         "This is the DragonFly Mail Agent v0.13 at df.example.org.\n\nThere was an error delivering your mail to "
         "<joe@example.net>.\n\nmx.example.net did not like our final DATA:\n550 5.7.26 Unauthenticated\n\n" +
             own},
