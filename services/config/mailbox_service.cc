@@ -92,7 +92,8 @@ grpc::ServerUnaryReactor* MailboxService::DeleteMailbox(grpc::CallbackServerCont
 grpc::ServerWriteReactor<v1::WatchMailboxesResponse>* MailboxService::WatchMailboxes(
     grpc::CallbackServerContext* context, const v1::WatchMailboxesRequest* request) {
   auto stream = std::make_shared<WatchStream>(gate_.executor());
-  return WatchStream::Run(stream, context, gate_, *request, Watch(store_, hub_, epoch_, request->resume_token(), stream, draining_));
+  return WatchStream::Run(stream, context, gate_, *request,
+                          Watch(store_, hub_, epoch_, request->resume_token(), stream, draining_));
 }
 grpc::ServerUnaryReactor* MailboxService::DuplicateMailbox(grpc::CallbackServerContext* context,
                                                            const v1::DuplicateMailboxRequest* request,

@@ -12,6 +12,7 @@
 #include "libs/mail/digest.h"
 #include "libs/mail/scan.h"
 #include "libs/observe/log.h"
+#include "services/fetcher/event_effects.h"
 #include "services/fetcher/failure_policy.h"
 #include "services/fetcher/message_content.h"
 #include "services/fetcher/publish.h"
@@ -463,6 +464,7 @@ async::Task<absl::Status> MessageFetcher::Finish(Window& window) {
     slot->publication.folder = hold_.folder;
     slot->publication.uid_validity = uid_validity_;
     slot->publication.uid = slot->listed.uid;
+    slot->publication.effects = EffectsOf(mailbox_.import_options(), slot->publication.content);
     published.push_back(slot);
   }
   if (published.empty()) co_return unparsed;
