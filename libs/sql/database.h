@@ -104,6 +104,9 @@ class Database {
 //                     for it and again after a loss, so a server that is away is kUnavailable from Write and Read.
 absl::StatusOr<std::unique_ptr<Database>> Open(asio::any_io_executor executor, const std::string& url);
 
+// The file of an SQLite URL; empty for any other.
+std::optional<std::string> SqlitePath(const std::string& url);
+
 // One schema step: additive, and readable by the version before.
 struct Migration {
   int version;            // 1, 2, 3 … without gaps

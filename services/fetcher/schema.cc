@@ -170,7 +170,8 @@ CREATE TABLE subscription_set_aside (
 std::vector<sql::Migration> LedgerMigrations() {
   return {{1, "raw messages", blob::kBlobSchema},
           {2, "ledger, feed and subscriptions", kLedger},
-          {3, "shared subscriptions", kSharedSubscriptions}};
+          {3, "shared subscriptions", kSharedSubscriptions},
+          {4, "raw messages in segment files", blob::kSegmentSchema}};
 }
 
 }  // namespace poststelle::fetcher
