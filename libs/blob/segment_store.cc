@@ -4,13 +4,12 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <climits>
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <map>
@@ -51,32 +50,73 @@ class File {
   int fd_ = -1;
 };
 
-using Length = std::array<unsigned char, kLengthBytes>;
-Length ToLength(size_t size) {
-  return {static_cast<unsigned char>(size >> 24), static_cast<unsigned char>(size >> 16),
-          static_cast<unsigned char>(size >> 8), static_cast<unsigned char>(size)};
+std::string ToLength(size_t size) {
+  return {static_cast<char>(size >> 24), static_cast<char>(size >> 16), static_cast<char>(size >> 8),
+          static_cast<char>(size)};
 }
-int64_t FromLength(const Length& b) { return int64_t{b[0]} << 24 | int64_t{b[1]} << 16 | int64_t{b[2]} << 8 | b[3]; }
+int64_t FromLength(const std::array<unsigned char, kLengthBytes>& b) {
+  return int64_t{b[0]} << 24 | int64_t{b[1]} << 16 | int64_t{b[2]} << 8 | b[3];
+}
 
-// All of `parts` from `offset` on. 0 or errno.
-int WriteFully(int fd, std::vector<iovec>& parts, int64_t offset) {
-  size_t at = 0;
-  while (at < parts.size()) {
-    const auto count = static_cast<int>(std::min<size_t>(parts.size() - at, IOV_MAX));
-    const ssize_t written = pwritev(fd, &parts[at], count, offset);
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) return written < 0 ? errno : EIO;
-    offset += written;
-    for (auto left = static_cast<size_t>(written); left > 0;) {
-      const size_t part = std::min(left, parts[at].iov_len);
-      parts[at].iov_base = static_cast<char*>(parts[at].iov_base) + part;
-      parts[at].iov_len -= part;
-      left -= part;
-      if (parts[at].iov_len == 0) ++at;
-    }
+// Appends to a file in whole blocks from memory of its own, as O_DIRECT asks for. One group of messages at a time.
+class BlockWriter {
+ public:
+  static constexpr size_t kBlock = 4096;
+
+  // `offset` is a multiple of the block.
+  void Begin(int fd, int64_t offset) {
+    fd_ = fd;
+    offset_ = offset;
+    used_ = 0;
   }
-  return 0;
-}
+  // 0 or errno.
+  int Add(std::string_view bytes) {
+    while (!bytes.empty()) {
+      const size_t part = std::min(bytes.size(), kRoom - used_);
+      std::memcpy(room_.get() + used_, bytes.data(), part);
+      used_ += part;
+      bytes.remove_prefix(part);
+      if (used_ < kRoom) continue;
+      if (const int error = Write(); error != 0) return error;
+    }
+    return 0;
+  }
+  // Writes what is left, filled up with zeros. 0 or errno.
+  int End() {
+    const size_t whole = (used_ + kBlock - 1) / kBlock * kBlock;
+    std::memset(room_.get() + used_, 0, whole - used_);
+    used_ = whole;
+    return Write();
+  }
+  int64_t offset() const { return offset_; }
+
+ private:
+  static constexpr size_t kRoom = 1 << 20;
+  struct Free {
+    void operator()(char* memory) const { std::free(memory); }
+  };
+
+  int Write() {
+    size_t at = 0;
+    while (at < used_) {
+      const ssize_t written = pwrite(fd_, room_.get() + at, used_ - at, offset_);
+      if (written < 0 && errno == EINTR) continue;
+      if (written < 0) return errno;
+      // The disk is full or a limit is reached: half a block can't be continued, and the next write will say why.
+      if (written % static_cast<ssize_t>(kBlock) != 0) return ENOSPC;
+      if (written == 0) return EIO;
+      at += static_cast<size_t>(written);
+      offset_ += written;
+    }
+    used_ = 0;
+    return 0;
+  }
+
+  const std::unique_ptr<char, Free> room_{static_cast<char*>(std::aligned_alloc(kBlock, kRoom))};
+  size_t used_ = 0;
+  int fd_ = -1;
+  int64_t offset_ = 0;
+};
 
 // Exactly `size` bytes. False at the end of the file or an error, then told by errno (0: the end).
 bool ReadFully(int fd, char* to, size_t size, int64_t offset) {
@@ -189,9 +229,9 @@ class SegmentStore : public Store {
   absl::Status Append(const Group& group) {
     if (!segment_ || end_ >= segment_bytes_) PS_RETURN_IF_ERROR(NextSegment());
     std::vector<std::pair<EncodedBlob*, Place>> placed;
-    std::deque<Length> lengths;  // does not move its elements
-    std::vector<iovec> parts;
+    writer_.Begin(segment_.fd(), end_);
     int64_t at = end_;
+    int error = 0;
     for (const std::shared_ptr<Request>& request : group) {
       for (EncodedBlob* blob : request->blobs) {
         if (auto it = remembered_.find(blob->sha256); it != remembered_.end()) {
@@ -199,29 +239,29 @@ class SegmentStore : public Store {
           continue;
         }
         Place place{segment_name_, at, 0};
-        for (std::string& chunk : blob->chunks) {
-          lengths.push_back(ToLength(chunk.size()));
-          parts.push_back({lengths.back().data(), kLengthBytes});
-          if (!chunk.empty()) parts.push_back({chunk.data(), chunk.size()});
+        for (const std::string& chunk : blob->chunks) {
+          if (error == 0) error = writer_.Add(ToLength(chunk.size()));
+          if (error == 0) error = writer_.Add(chunk);
           place.bytes += static_cast<int64_t>(kLengthBytes + chunk.size());
         }
         at += place.bytes;
         placed.emplace_back(blob, std::move(place));
       }
     }
-    if (!parts.empty()) {
-      if (const int error = WriteFully(segment_.fd(), parts, end_); error != 0) {
+    if (at > end_) {
+      if (error == 0) error = writer_.End();
+      if (error != 0) {
         // What was written of it is overwritten the next time.
         if (ftruncate(segment_.fd(), end_) != 0) segment_ = File();
         return CantWrite("written", error);
       }
       if (fdatasync(segment_.fd()) != 0) {
-        // The kernel may have dropped the pages: nobody knows what this file holds behind `end_`.
-        const int error = errno;
+        // Nobody knows what this file holds behind `end_`.
+        error = errno;
         segment_ = File();
         return CantWrite("made durable", error);
       }
-      end_ = at;
+      end_ = writer_.offset();
     }
     for (auto& [blob, place] : placed) {
       Remember(blob->sha256, place);
@@ -241,7 +281,16 @@ class SegmentStore : public Store {
 
   absl::Status NextSegment() {
     const std::string name = absl::StrCat(owner_, "-", ++number_, Av(kSegmentEnding));
-    File next(openat(directory_.fd(), name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
+    const auto create = [&](int how) {
+      return openat(directory_.fd(), name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW | how, 0600);
+    };
+    // Straight to the disk: raw mail is written once and rarely read, so copying it through the page cache costs twice.
+    // Some file systems refuse that, and may have made the file by then.
+    File next(create(O_DIRECT));
+    if (!next && errno == EINVAL) {
+      unlinkat(directory_.fd(), name.c_str(), 0);
+      next = File(create(0));
+    }
     if (!next) return CantWrite("written", errno);
     // Its name has to outlive a crash as well.
     if (fsync(directory_.fd()) != 0) return CantWrite("made durable", errno);
@@ -268,7 +317,7 @@ class SegmentStore : public Store {
     int64_t at = place.offset;
     const int64_t end = place.offset + place.bytes;
     for (int64_t i = 0; at + static_cast<int64_t>(kLengthBytes) <= end; ++i) {
-      Length length{};
+      std::array<unsigned char, kLengthBytes> length{};
       if (!ReadFully(file.fd(), reinterpret_cast<char*>(length.data()), kLengthBytes, at)) return failed();
       at += static_cast<int64_t>(kLengthBytes);
       const int64_t size = FromLength(length);
@@ -331,7 +380,8 @@ class SegmentStore : public Store {
   File segment_;
   std::string segment_name_;
   int number_ = 0;
-  int64_t end_ = 0;  // of what is durable
+  int64_t end_ = 0;  // of what is durable; a multiple of a block
+  BlockWriter writer_;
   std::unordered_map<std::string, Place> remembered_;
   std::deque<std::string> order_;  // of what is remembered, oldest first
   async::Runtime runtime_;         // last: its thread ends before what it uses

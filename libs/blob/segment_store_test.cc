@@ -17,6 +17,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr int64_t kBlock = 4096;  // what is synced together takes whole ones
+
 class SegmentStore : public ::testing::Test {
  protected:
   std::unique_ptr<Store> Open(const std::string& owner, int64_t segment_bytes = int64_t{1} << 30) {
@@ -68,7 +70,7 @@ TEST_F(SegmentStore, ProcessesReadEachOthersAndOldRowsStayReadable) {
 }
 
 TEST_F(SegmentStore, AFullSegmentIsFollowedByTheNext) {
-  const auto store = Open("me", 1500);
+  const auto store = Open("me", 8000);
   for (unsigned i = 0; i < 6; ++i) {
     EncodedBlob blob = Encode(Noise(1000, i));
     ASSERT_TRUE(db_.Keep(*store, blob).ok());
@@ -84,7 +86,7 @@ TEST_F(SegmentStore, TheSameBytesTriedAgainAreNotWrittenTwice) {
     EncodedBlob blob = Encode(Noise(1000));
     ASSERT_TRUE(db_.Await(store->Save({&blob})).ok());
   }
-  EXPECT_EQ(fs::file_size(folder_ / "me-1.raw"), 1004u);
+  EXPECT_EQ(fs::file_size(folder_ / "me-1.raw"), static_cast<uintmax_t>(kBlock));
 }
 
 // What was written and never committed, and what the living may still commit.
@@ -103,7 +105,7 @@ TEST_F(SegmentStore, OnlyWhatTheDeadLeftUncommittedIsReclaimed) {
   EncodedBlob pending = Encode(Noise(3000, 4));
   ASSERT_TRUE(db_.Await(alive->Save({&pending})).ok());
   const auto next = Open("next");
-  EXPECT_EQ(Reclaim(*next), 2004 + 504);
+  EXPECT_EQ(Reclaim(*next), 2 * kBlock - 1004 + kBlock);
   EXPECT_EQ(fs::file_size(folder_ / "dead-1.raw"), 1004u);
   EXPECT_FALSE(fs::exists(folder_ / "unlucky-1.raw"));
   EXPECT_FALSE(fs::exists(folder_ / "dead.lock"));
@@ -158,7 +160,7 @@ TEST_F(SegmentStore, WhatDoesNotFitIsUnavailableAndLeavesNothing) {
   EXPECT_NE(full.message().find(folder_.string()), std::string::npos) << full;
   EXPECT_FALSE(blob.place.has_value());
   EXPECT_EQ(blob.chunks.size(), 1u);
-  EXPECT_EQ(fs::file_size(folder_ / "me-1.raw"), 1004u);
+  EXPECT_EQ(fs::file_size(folder_ / "me-1.raw"), static_cast<uintmax_t>(kBlock));
   ASSERT_TRUE(db_.Keep(*store, blob).ok());
   EXPECT_EQ(*db_.Read(*store, blob.sha256), Noise(100'000, 2));
   EXPECT_EQ(*db_.Read(*store, before.sha256), Noise(1000, 1));
