@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "libs/base/ids.h"
 #include "libs/base/status_macros.h"
+#include "libs/blob/unpack_base64.h"
 #include "libs/sql/insert.h"
 
 namespace poststelle::blob {
@@ -15,6 +16,7 @@ namespace {
 
 constexpr int kPlain = 0;
 constexpr int kZstd = 1;
+constexpr int kUnpackedZstd = 2;  // base64 decoded (unpack_base64.h), then zstd
 constexpr int kLevel = 1;
 
 absl::Status Damaged(const std::string& sha256) {
@@ -50,16 +52,25 @@ EncodedBlob Encode(std::string_view raw) {
   blob.size = static_cast<int64_t>(raw.size());
   blob.chunk_count = static_cast<int64_t>((raw.size() + kChunkBytes - 1) / kChunkBytes);
   thread_local Compressor compressor;
+  thread_local std::string unpacked;
+  // One codec for all chunks; the second one of a mail tells more about an attachment than the first.
+  const std::string_view sample = raw.substr(raw.size() > kChunkBytes ? kChunkBytes : 0, kChunkBytes);
+  const bool base64 = UnpackBase64(sample, unpacked);
   size_t stored = 0;
   bool usable = true;
   for (size_t at = 0; at < raw.size() && usable; at += kChunkBytes) {
-    blob.chunks.push_back(compressor.Compress(raw.substr(at, kChunkBytes)));
+    std::string_view chunk = raw.substr(at, kChunkBytes);
+    if (base64) {
+      if (raw.size() > kChunkBytes) UnpackBase64(chunk, unpacked, true);
+      chunk = unpacked;
+    }
+    blob.chunks.push_back(compressor.Compress(chunk));
     usable = !blob.chunks.back().empty();
     stored += blob.chunks.back().size();
   }
   // Compression has to save a tenth to be worth the reader's time.
   const bool pays = usable && stored < raw.size() - raw.size() / 10;
-  blob.codec = pays ? kZstd : kPlain;
+  blob.codec = !pays ? kPlain : base64 ? kUnpackedZstd : kZstd;
   if (pays) return blob;
   blob.chunks.clear();
   for (size_t at = 0; at < raw.size(); at += kChunkBytes) blob.chunks.emplace_back(raw.substr(at, kChunkBytes));
@@ -135,12 +146,21 @@ async::Task<absl::StatusOr<std::string>> Store::ReadChunk(sql::Transaction& tx, 
     if (found.rows.empty()) co_return NoChunk(sha256, index);
     stored = found.rows[0].Text(0);
   }
-  if (info.codec == kZstd) {
-    std::string out(kChunkBytes, '\0');
+  if (info.codec != kPlain) {
+    // A chunk with little base64 in it is a bit longer in its unpacked form.
+    std::string out(kChunkBytes + kMaxUnpackedGrowth, '\0');
     const size_t size = ZSTD_decompress(out.data(), out.size(), stored.data(), stored.size());
     if (ZSTD_isError(size)) co_return Damaged(sha256);
     out.resize(size);
     stored = std::move(out);
+  }
+  if (info.codec == kUnpackedZstd) {
+    std::string text;
+    if (!RepackBase64(stored, kChunkBytes, text)) co_return Damaged(sha256);
+    stored = std::move(text);
+  } else if (info.codec != kPlain && info.codec != kZstd) {
+    co_return absl::UnimplementedError(
+        absl::StrCat("raw message ", Hex(sha256), " was stored by a newer version, in the form ", info.codec));
   }
   if (info.chunks == 1 && Sha256(stored) != sha256) co_return Damaged(sha256);
   co_return stored;

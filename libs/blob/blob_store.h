@@ -18,7 +18,8 @@ namespace poststelle::blob {
 // Bytes of a raw message in one chunk; bounds what a download holds in memory.
 inline constexpr size_t kChunkBytes = 256 << 10;
 
-// Tables, for the owner's migrations. codec: 0 as it is, 1 zstd (each chunk a frame of its own).
+// Tables, for the owner's migrations. codec: 0 as it is, 1 zstd (each chunk a frame of its own), 2 the same
+// of a form in which base64 is decoded (unpack_base64.h).
 inline constexpr std::string_view kBlobSchema = R"sql(
 CREATE TABLE raw_message (
   sha256 BLOB PRIMARY KEY,

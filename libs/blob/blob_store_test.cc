@@ -2,11 +2,21 @@
 
 #include <gtest/gtest.h>
 
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
 #include "libs/blob/segment_store.h"
 #include "libs/blob/testing_blobs.h"
 
 namespace poststelle::blob {
 namespace {
+
+// A mail with an attachment of `size` bytes.
+std::string Attachment(size_t size) {
+  const std::string encoded = absl::Base64Escape(Noise(size));
+  std::string raw = "Subject: x\r\n\r\n";
+  for (size_t at = 0; at < encoded.size(); at += 76) absl::StrAppend(&raw, encoded.substr(at, 76), "\r\n");
+  return raw;
+}
 
 struct Kind {
   sql::Engine engine;
@@ -35,8 +45,9 @@ INSTANTIATE_TEST_SUITE_P(Stores, BlobStore,
                          });
 
 TEST_P(BlobStore, WhatWasPutComesBackOnceStored) {
-  for (const std::string& raw : {std::string(), std::string("short"), std::string(3 * kChunkBytes + 7, 'a'),
-                                 Noise(kChunkBytes + 1), Noise(kChunkBytes)}) {
+  for (const std::string& raw :
+       {std::string(), std::string("short"), std::string(3 * kChunkBytes + 7, 'a'), Noise(kChunkBytes + 1),
+        Noise(kChunkBytes), Attachment(kChunkBytes / 2), Attachment(3 * kChunkBytes)}) {
     EncodedBlob blob = Encode(raw);
     EncodedBlob again = Encode(raw);
     ASSERT_TRUE(db_.Keep(*store_, blob).ok());
@@ -47,7 +58,7 @@ TEST_P(BlobStore, WhatWasPutComesBackOnceStored) {
     EXPECT_TRUE(absl::IsNotFound(db_.ReadOne(*store_, blob.sha256, blob.chunk_count)));
     EXPECT_TRUE(absl::IsNotFound(db_.ReadOne(*store_, blob.sha256, -1)));
   }
-  EXPECT_EQ(db_.Count("SELECT COUNT(*) FROM raw_message"), 5);
+  EXPECT_EQ(db_.Count("SELECT COUNT(*) FROM raw_message"), 7);
   EXPECT_TRUE(absl::IsNotFound(db_.Read(*store_, std::string(32, 'x')).status()));
 }
 
@@ -68,6 +79,9 @@ TEST_P(BlobStore, ManyAtOnceEachHaveTheirOwn) {
 TEST(BlobEncoding, CompressesOnlyWhatShrinks) {
   EXPECT_EQ(Encode(std::string(100'000, 'a')).codec, 1);
   EXPECT_EQ(Encode(Noise(100'000)).codec, 0);
+  const EncodedBlob attachment = Encode(Attachment(100'000));
+  EXPECT_EQ(attachment.codec, 2);
+  EXPECT_LT(attachment.chunks[0].size(), 101'000u);
 }
 
 }  // namespace
