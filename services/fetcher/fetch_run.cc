@@ -394,7 +394,7 @@ async::Task<absl::StatusOr<OpenFolder>> ConnectTo(FetchContext& context, const c
   options.password = credentials.password;
   options.limits.max_body_bytes = context.max_message_size + (1 << 20);
   options.timeouts = imap::Timeouts::All(context.command_timeout);
-  options.folder = FolderKeyOf(mailbox).folder;
+  options.folders = {FolderKeyOf(mailbox).folder};
   options.known_servers = context.known_servers.get();
   options.server = absl::StrCat(connection.host(), ":", connection.port());
   OpenFolder open;
@@ -410,7 +410,7 @@ async::Task<absl::StatusOr<OpenFolder>> ConnectTo(FetchContext& context, const c
     // What had been remembered was of no use: once more, step by step.
     if (!connected.ok() && !(remembered && context.known_servers->Find(options.server).empty())) co_return connected;
   } while (!connected.ok());
-  PS_CO_ASSIGN_OR_RETURN(open.state, co_await open.client->Examine(options.folder));
+  PS_CO_ASSIGN_OR_RETURN(open.state, co_await open.client->Examine(options.folders.front()));
   if (open.state.uid_validity == 0) {
     co_return WithReason(absl::FailedPreconditionError("the server told no UIDVALIDITY for the folder, so its messages "
                                                        "can't be told apart over time"),
