@@ -12,6 +12,7 @@
 #include "libs/async/runtime.h"
 #include "libs/lease/connection_limits.h"
 #include "libs/lease/schedule.h"
+#include "services/fetcher/failure_policy.h"
 #include "services/fetcher/fetch_run.h"
 #include "services/fetcher/mailbox_catalog.h"
 
@@ -35,7 +36,8 @@ class Worker {
          WorkerOptions options, std::function<void(bool)> redis_ready);
   ~Worker();
 
-  void Start();
+  // `known`: the mailboxes that the ledger knew before config was asked; those that config no longer has are forgotten.
+  void Start(std::vector<MailboxKey> known);
   void Drain();
 
  private:
@@ -54,6 +56,8 @@ class Worker {
   async::Task<void> SweepLoop();
   void ForgetCursors();
   async::Task<void> FinishLoop();
+  async::Task<void> ForgetLoop();
+  async::Task<void> ForgetDeleted(const MailboxKey& mailbox);
   async::Task<absl::Status> FlushFinished();
   async::Task<absl::Status> RegisterAll();
   async::Task<absl::Status> PollMineWithoutRedis(absl::Duration& idle);
@@ -62,6 +66,7 @@ class Worker {
   async::Task<void> Fetch(Running& running, MailboxRef mailbox);
   async::Task<void> Uncount(Running& running);
   async::Task<absl::Duration> Poll(Running& running, const MailboxRef& mailbox);
+  int TellFailure(const std::string& mailbox_id, const Failure& failure);
   size_t free_sessions() const;
   bool draining() const;
 
@@ -84,6 +89,8 @@ class Worker {
   std::map<std::string, Mine> mine_;
   std::vector<lease::Finished> finished_;  // to be told to the schedule
   std::set<std::string> changes_;
+  std::vector<MailboxKey> deleted_;     // to be forgotten by the ledger
+  std::vector<MailboxKey> known_;       // to be compared with config's mailboxes once they are here
   std::map<std::string, int> unknown_;  // how often the schedule named a mailbox that the catalog does not
   int64_t held_ = 0;                    // mailboxes whose preferred worker this one is, as of the last claims
   int64_t share_ = 0;                   // how many it should be; 0: not known
