@@ -50,6 +50,7 @@ struct Worker::Running {
   }
   std::shared_ptr<Hold> hold;
   std::string mailbox_id;
+  std::string mailbox_key;  // its identity in the ledger
   std::atomic<bool> stop{false};
   async::TaskScope scope;  // the poll itself; what gives the lease back runs outside of it
   absl::StatusOr<FetchReport> report = absl::UnknownError("the poll did not end");
@@ -360,6 +361,7 @@ bool Worker::StartPoll(const MailboxRef& mailbox, bool unbroken) {
   auto running = std::make_shared<Running>(context_.executor);
   running->mailbox_id = MailboxIdOf(mailbox->name());
   const FolderKey folder = FoldersOf(*mailbox).front();
+  running->mailbox_key = folder.mailbox.key;
   {
     std::lock_guard lock(mutex_);
     if (draining_ || running_.contains(running->mailbox_id)) return false;
@@ -435,7 +437,7 @@ async::Task<void> Worker::ForgetLoop() {
       std::vector<MailboxKey> later;
       for (MailboxKey& key : deleted_) {
         auto it = running_.find(key.id);
-        const bool busy = it != running_.end() && it->second->hold->folder.mailbox.key == key.key;
+        const bool busy = it != running_.end() && it->second->mailbox_key == key.key;
         (busy ? later : now).push_back(std::move(key));
       }
       deleted_ = std::move(later);

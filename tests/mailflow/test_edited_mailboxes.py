@@ -49,8 +49,8 @@ def test_raising_the_age_limit_reevaluates_once(stack):
     wait_until(lambda: subjects(feed) == ["10 days", "20 days"], 60, "what became young enough")
     assert all(e.message.historical for e in feed.events)
     stack.idle(box)
-    assert kinds(stack, box, "20 days, read@x") == [AS_READ]
-    assert kinds(stack, box, "60 days@x") == [PASSED_OVER]
+    assert kinds(stack, box, "20-days,-read@x") == [AS_READ]
+    assert kinds(stack, box, "60-days@x") == [PASSED_OVER]
     # Lowered, nothing that is decided changes; and it counts from there: raised again, nothing comes twice.
     cli(stack, box, "--max-age-days", "5")
     stack.idle(box)
@@ -101,7 +101,7 @@ def test_another_connection_recognises_without_downloading(stack):
     stack.idle(box)
     assert len(feed.events) == 11
     assert stack.metric("poststelle_fetcher_bodies_fetched_total") == before + 1
-    assert sorted(kinds(stack, box, "mail 3@x")) == [PUBLISHED, RECOGNISED]
+    assert sorted(kinds(stack, box, "mail-3@x")) == [PUBLISHED, RECOGNISED]
 
 
 def test_disabled_and_enabled_again(stack):
@@ -119,8 +119,8 @@ def test_disabled_and_enabled_again(stack):
     stack.idle(box)
     assert subjects(feed) == ["before", "meanwhile"]
     assert {e.message.subject: e.message.historical for e in feed.events} == {"before": False, "meanwhile": True}
-    assert kinds(stack, box, "meanwhile and read@x") == [AS_READ]
-    assert kinds(stack, box, "meanwhile and old@x") == [PASSED_OVER]
+    assert kinds(stack, box, "meanwhile-and-read@x") == [AS_READ]
+    assert kinds(stack, box, "meanwhile-and-old@x") == [PASSED_OVER]
 
 
 def ledger(stack, sql):

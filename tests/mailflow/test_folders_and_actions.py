@@ -33,13 +33,14 @@ def subjects(feed):
 
 
 def put(stack, name, folder=None, **kwargs):
-    return stack.dovecot.deliver(SUPPORT, mail(name, f"text of {name}", message_id=f"{name}@x"), folder=folder, **kwargs)
+    return stack.dovecot.deliver(SUPPORT, mail(name, f"text of {name}", message_id=f"{name.replace(' ', '-')}@x"), folder=folder, **kwargs)
 
 
 def test_every_folder_is_polled_and_each_listing_is_its_own(stack):
     put(stack, "in one", folder="One")
     box = stack.create_mailbox()
     feed = Feed(stack.fetcher.address)
+    stack.idle(box)
     put(stack, "in inbox")
     stack.idle(box)
     assert subjects(feed) == ["in inbox"]
