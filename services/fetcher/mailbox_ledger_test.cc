@@ -125,7 +125,9 @@ TEST_P(MailboxLedgerTest, WiderOptionsReconsiderWhatTheyMayImport) {
   EXPECT_EQ(found[0].uid, 2u);
   EXPECT_FALSE(found[0].as_read);
   EXPECT_TRUE(found[2].as_read);
-  ASSERT_TRUE(Write([&](sql::Transaction& tx) { return Reconsider(tx, folder_, 7, {2, 5}, {3}); }).ok());
+  const std::vector<uint32_t> pending{2, 5};
+  const std::vector<uint32_t> as_read{3};
+  ASSERT_TRUE(Write([&](sql::Transaction& tx) { return Reconsider(tx, folder_, 7, pending, as_read); }).ok());
   EXPECT_EQ(Count("SELECT COUNT(*) FROM message WHERE state = 'pending' AND historical = 1 AND uid IN (2, 5)"), 2);
   EXPECT_EQ(Count("SELECT COUNT(*) FROM message WHERE state = 'as_read' AND uid = 3"), 1);
   EXPECT_EQ(Count("SELECT COUNT(*) FROM message WHERE state = 'passed_over' AND uid IN (1, 4)"), 2);

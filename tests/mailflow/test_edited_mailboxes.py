@@ -125,7 +125,7 @@ def test_disabled_and_enabled_again(stack):
 
 def ledger(stack, sql):
     if stack.postgres:
-        return int(stack.postgres.query("fetcher", sql).strip())
+        return int(stack.postgres.query("fetcher", sql)[0])
     with sqlite3.connect(f"file:{stack.folder}/fetcher.db?mode=ro", uri=True, timeout=20) as db:
         return db.execute(sql).fetchone()[0]
 
