@@ -107,6 +107,7 @@ def test_another_connection_recognises_without_downloading(stack):
 def test_disabled_and_enabled_again(stack):
     box = stack.create_mailbox(extra=["--max-age-days", "30"])
     feed = Feed(stack.fetcher.address)
+    stack.idle(box)
     put(stack, "before")
     stack.idle(box)
     cli(stack, box, "--disabled")
