@@ -1,5 +1,5 @@
 // Raw bytes in append-only files in one directory, for an SQLite database on the same host: several processes may share
-// both. docs/decisions/0007 tells why, and why a crash loses nothing.
+// both. docs/decisions/0008 tells why, and why a crash loses nothing.
 #pragma once
 
 #include <memory>

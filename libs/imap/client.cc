@@ -15,6 +15,7 @@ constexpr size_t kReadBuffer = 64 << 10;
 constexpr absl::Duration kMaxCommandTime = absl::Minutes(30);
 constexpr size_t kUidsPerFetch = 16;
 constexpr size_t kRangesPerSearch = 500;
+constexpr size_t kRangesPerChange = 200;
 constexpr size_t kMaxFound = 100;
 constexpr size_t kMaxSearchResults = 4'000'000;  // of one search, over all its answers
 
@@ -25,11 +26,13 @@ SessionOptions ForSession(const ConnectOptions& options) {
   out.password = options.password;
   out.max_body_bytes = options.limits.max_body_bytes;
   if (options.known_servers != nullptr) out.remembered = options.known_servers->Find(options.server);
-  if (!options.folder.empty()) {
-    // A name that can't be sent is told by Examine().
-    if (absl::StatusOr<std::string> quoted = QuoteFolder(options.folder); quoted.ok()) {
-      out.behind_sign_in = "EXAMINE " + *quoted;
+  for (const std::string& folder : options.folders) {
+    absl::StatusOr<std::string> quoted = QuoteFolder(folder);
+    if (!quoted.ok()) {
+      out.behind_sign_in.clear();  // a name that can't be sent is told by ExamineAll()
+      break;
     }
+    out.behind_sign_in.push_back("EXAMINE " + *quoted);
   }
   return out;
 }
@@ -96,11 +99,12 @@ Client::Client(std::unique_ptr<net::Stream> stream, const ConnectOptions& option
 async::Task<absl::StatusOr<std::unique_ptr<Client>>> Client::Connect(std::unique_ptr<net::Stream> stream,
                                                                      ConnectOptions options) {
   std::unique_ptr<Client> client(new Client(std::move(stream), options));
-  client->session_.on_untagged = client->CollectFolder();
+  client->CollectFolders();
   absl::Status connected = co_await client->Handshake(options.tls, options.encryption);
   client->RememberServer(options, connected);
   if (!connected.ok()) co_return connected;
-  if (!client->session_.behind_tag().empty()) client->examined_early_ = options.folder;
+  client->early_tags_ = client->session_.behind_tags();
+  if (!client->early_tags_.empty()) client->examined_early_ = options.folders;
   co_return client;
 }
 
@@ -122,9 +126,12 @@ void Client::RememberServer(const ConnectOptions& options, const absl::Status& c
   if (!ours && !(theirs && still_true)) options.known_servers->Failed(options.server);
 }
 
-std::function<absl::Status(Response&)> Client::CollectFolder() {
+void Client::CollectFolders() {
   folder_ = FolderState();
-  return [this](Response& r) -> absl::Status {
+  opened_.clear();
+  session_.on_tagged = [this](const Response& r) { opened_[r.tag] = std::exchange(folder_, FolderState()); };
+  session_.on_untagged = [this](Response& r) -> absl::Status {
+    if (r.code == "CLOSED") folder_ = FolderState();  // RFC 7162 §3.2.11: until here it was about the one before
     if (r.name == "EXISTS") folder_.exists = r.number;
     if (r.code == "UIDVALIDITY") folder_.uid_validity = NumberOr0<uint32_t>(r.code_value);
     if (r.code == "UIDNEXT") folder_.uid_next = NumberOr0<uint32_t>(r.code_value);
@@ -191,23 +198,120 @@ async::Task<absl::StatusOr<Response>> Client::Await(std::string tag, std::string
   co_return tagged;
 }
 
-async::Task<absl::StatusOr<FolderState>> Client::Examine(std::string folder) {
-  absl::StatusOr<std::string> quoted = QuoteFolder(folder);
-  if (!quoted.ok()) co_return MakeError(ErrorKind::kFolderMissing, std::string(quoted.status().message()));
-  std::string tag;
-  if (!examined_early_.empty() && std::exchange(examined_early_, {}) == folder) {
-    tag = session_.behind_tag();  // its answers may have come already
-  } else {
-    session_.on_untagged = CollectFolder();
-    tag = session_.Send("EXAMINE " + *quoted);
-  }
+async::Task<absl::StatusOr<FolderState>> Client::AwaitOpened(std::string tag, std::string folder) {
   PS_CO_ASSIGN_OR_RETURN(Response answer, co_await Await(tag, "opening the folder"));
   if (answer.name != "OK") {
     co_return MakeError(
         IsPassing(answer) ? ErrorKind::kServerRefused : ErrorKind::kFolderMissing,
         absl::StrCat("the server does not open the folder ", Quoted(folder), ": ", Quoted(answer.text), "."));
   }
-  co_return folder_;
+  co_return opened_[tag];
+}
+
+async::Task<absl::StatusOr<FolderState>> Client::Examine(std::string folder) {
+  std::vector<std::string> one{std::move(folder)};
+  PS_CO_ASSIGN_OR_RETURN(std::vector<absl::StatusOr<FolderState>> states, co_await ExamineAll(std::move(one)));
+  co_return std::move(states.front());
+}
+
+async::Task<absl::StatusOr<std::vector<absl::StatusOr<FolderState>>>> Client::ExamineAll(
+    std::vector<std::string> folders) {
+  std::vector<std::string> tags = std::exchange(early_tags_, {});
+  if (tags.empty() || examined_early_ != folders) {
+    for (const std::string& tag : tags) PS_CO_RETURN_IF_ERROR((co_await Await(tag, "opening the folder")).status());
+    CollectFolders();
+    tags.clear();
+    for (const std::string& folder : folders) {
+      absl::StatusOr<std::string> quoted = QuoteFolder(folder);
+      tags.push_back(quoted.ok() ? session_.Send("EXAMINE " + *quoted) : "");
+    }
+  }
+  std::vector<absl::StatusOr<FolderState>> states;
+  for (size_t i = 0; i < folders.size(); ++i) {
+    if (tags[i].empty()) {
+      states.emplace_back(MakeError(ErrorKind::kFolderMissing, "the folder name is no valid text"));
+      continue;
+    }
+    absl::StatusOr<FolderState> state = co_await AwaitOpened(tags[i], folders[i]);
+    const ErrorKind kind = GetErrorKind(state.status());
+    if (!state.ok() && kind != ErrorKind::kServerRefused && kind != ErrorKind::kFolderMissing) {
+      co_return state.status();
+    }
+    states.push_back(std::move(state));
+  }
+  session_.on_tagged = nullptr;
+  co_return states;
+}
+
+async::Task<absl::StatusOr<WritableFolder>> Client::Select(std::string folder) {
+  absl::StatusOr<std::string> quoted = QuoteFolder(folder);
+  if (!quoted.ok()) co_return MakeError(ErrorKind::kFolderMissing, std::string(quoted.status().message()));
+  for (const std::string& tag : std::exchange(early_tags_, {})) {
+    PS_CO_RETURN_IF_ERROR((co_await Await(tag, "opening the folder")).status());
+  }
+  WritableFolder out;
+  CollectFolders();
+  const std::string tag = session_.Send("SELECT " + *quoted);
+  // Asked for rather than remembered: not every server tells of itself what it can do once somebody is signed in.
+  const std::string capabilities = session_.Send("CAPABILITY");
+  auto opened = [this, &out, &tag](const Response& r) {
+    if (r.tag == tag && r.code == "READ-ONLY") out.read_only = true;
+    opened_[r.tag] = std::exchange(folder_, FolderState());
+  };
+  session_.on_tagged = opened;
+  absl::StatusOr<FolderState> state = co_await AwaitOpened(tag, folder);
+  absl::StatusOr<Response> told = co_await Await(capabilities, "CAPABILITY");
+  session_.on_tagged = nullptr;
+  session_.on_untagged = nullptr;
+  if (!state.ok()) co_return state.status();
+  if (!told.ok()) co_return told.status();
+  out.state = *state;
+  const bool rev2 = session_.Has("IMAP4REV2");  // RFC 9051 holds both
+  out.move = rev2 || session_.Has("MOVE");
+  out.uid_expunge = rev2 || session_.Has("UIDPLUS");
+  co_return out;
+}
+
+// Runs "UID `before` SET`behind`" for all of `uids`, with as few commands as their ranges allow.
+async::Task<absl::Status> Client::Change(std::vector<uint32_t> uids, std::string before, std::string behind,
+                                         std::string what) {
+  session_.on_untagged = nullptr;  // flags and removals are told of what we change; they say nothing new
+  std::vector<std::string> tags;
+  for (const std::string& set : SequenceSets(std::move(uids), kRangesPerChange)) {
+    tags.push_back(session_.Send(absl::StrCat("UID ", before, " ", set, behind)));
+  }
+  absl::Status result;
+  for (const std::string& tag : tags) {
+    PS_CO_ASSIGN_OR_RETURN(Response answer, co_await Await(tag, what));
+    if (answer.name == "OK" || !result.ok()) continue;
+    result = Refusal(answer, what);
+    if (answer.code == "TRYCREATE" || answer.code == "NONEXISTENT") {
+      result = MakeError(ErrorKind::kFolderMissing, std::string(result.message()));
+    }
+  }
+  co_return result;
+}
+
+async::Task<absl::Status> Client::AddFlag(std::vector<uint32_t> uids, std::string flag) {
+  co_return co_await Change(std::move(uids), "STORE", absl::StrCat(" +FLAGS.SILENT (", flag, ")"), "to set a flag");
+}
+
+async::Task<absl::Status> Client::Move(std::vector<uint32_t> uids, std::string target_folder) {
+  absl::StatusOr<std::string> quoted = QuoteFolder(target_folder);
+  if (!quoted.ok()) co_return MakeError(ErrorKind::kFolderMissing, std::string(quoted.status().message()));
+  co_return co_await Change(std::move(uids), "MOVE", " " + *quoted,
+                            absl::StrCat("to move messages to ", target_folder));
+}
+
+async::Task<absl::Status> Client::Copy(std::vector<uint32_t> uids, std::string target_folder) {
+  absl::StatusOr<std::string> quoted = QuoteFolder(target_folder);
+  if (!quoted.ok()) co_return MakeError(ErrorKind::kFolderMissing, std::string(quoted.status().message()));
+  co_return co_await Change(std::move(uids), "COPY", " " + *quoted,
+                            absl::StrCat("to copy messages to ", target_folder));
+}
+
+async::Task<absl::Status> Client::UidExpunge(std::vector<uint32_t> uids) {
+  co_return co_await Change(std::move(uids), "EXPUNGE", "", "to remove messages");
 }
 
 async::Task<absl::Status> Client::FetchInfos(UidRange range, bool with_header_fields,

@@ -1,7 +1,9 @@
-// The driver: an IMAP session on a stream, for coroutines. Reads only; nothing on the server changes.
+// The driver: an IMAP session on a stream, for coroutines. Nothing on the server changes but by what is called for it:
+// Select() and the commands that need it.
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -37,8 +39,8 @@ struct ConnectOptions {
     uint64_t max_body_bytes = 64 << 20;
   } limits;
   Timeouts timeouts;
-  // The folder that Examine() will be called for first: it is then opened in one packet with the sign-in. Empty: none.
-  std::string folder;
+  // The folders that ExamineAll() will be called for first: they are then opened in one packet with the sign-in.
+  std::vector<std::string> folders;
   // Where to remember what the server can do; null: nowhere. It outlives the call.
   KnownServers* known_servers = nullptr;
   std::string server;  // its name there
@@ -49,6 +51,14 @@ struct FolderState {
   uint32_t uid_next = 0;      // 0: not told
   uint32_t exists = 0;
   uint64_t highest_modseq = 0;  // 0: none
+};
+
+// A folder that was opened for changes, and what the server can do there.
+struct WritableFolder {
+  FolderState state;
+  bool read_only = false;    // it lets nobody change anything
+  bool move = false;         // MOVE (RFC 6851)
+  bool uid_expunge = false;  // UID EXPUNGE (RFC 4315)
 };
 
 struct UidRange {
@@ -90,8 +100,12 @@ class Client {
   // Signs in on `stream`: TLS first or STARTTLS as the options say.
   static async::Task<absl::StatusOr<std::unique_ptr<Client>>> Connect(std::unique_ptr<net::Stream> stream,
                                                                       ConnectOptions options);
-  // Opens a folder read-only (EXAMINE). kFolderMissing if there is none.
+  // Opens a folder read-only (EXAMINE). kFolderMissing if there is none, kServerRefused if it may be opened later;
+  // after both the client goes on, with no folder open.
   async::Task<absl::StatusOr<FolderState>> Examine(std::string folder);
+  // The same for several, all written before the first answer is read. The last of those that can be opened stays open
+  // only if it is the last of all.
+  async::Task<absl::StatusOr<std::vector<absl::StatusOr<FolderState>>>> ExamineAll(std::vector<std::string> folders);
   // Flags, size, receive time of every message in the range, in the server's order; what it sends unasked comes as
   // well.
   async::Task<absl::Status> FetchInfos(UidRange range, bool with_header_fields,
@@ -107,6 +121,19 @@ class Client {
   async::Task<absl::StatusOr<std::vector<uint32_t>>> SearchUids(std::vector<uint32_t> uids);
   // Messages with this Message-ID (without angle brackets), at most 100.
   async::Task<absl::StatusOr<std::vector<uint32_t>>> SearchMessageId(std::string message_id);
+  // Opens a folder for changes (SELECT); errors as Examine().
+  async::Task<absl::StatusOr<WritableFolder>> Select(std::string folder);
+  // What follows changes messages of the folder that Select() opened. UIDs that are not there any more are passed over
+  // by the server. kServerRefused with its words (kFolderMissing where it says that the target folder does not exist);
+  // the client goes on then, and what was done of `uids` is unknown.
+  // Adds a flag, for example "\\Seen".
+  async::Task<absl::Status> AddFlag(std::vector<uint32_t> uids, std::string flag);
+  // MOVE; only where WritableFolder::move.
+  async::Task<absl::Status> Move(std::vector<uint32_t> uids, std::string target_folder);
+  async::Task<absl::Status> Copy(std::vector<uint32_t> uids, std::string target_folder);
+  // Removes those of `uids` that are marked \Deleted, and nothing else; only where WritableFolder::uid_expunge. There
+  // is no plain EXPUNGE here: it would remove what others marked.
+  async::Task<absl::Status> UidExpunge(std::vector<uint32_t> uids);
   // Says goodbye without waiting for the answer. Only where nothing is under way any more.
   async::Task<absl::Status> Leave();
   // Says goodbye and waits for the answer, so that nothing that is under way is cut.
@@ -116,7 +143,10 @@ class Client {
   Client(std::unique_ptr<net::Stream> stream, const ConnectOptions& options);
   async::Task<absl::Status> Handshake(const net::TlsOptions& tls, Encryption encryption);
   void RememberServer(const ConnectOptions& options, const absl::Status& connected);
-  std::function<absl::Status(Response&)> CollectFolder();
+  void CollectFolders();
+  async::Task<absl::StatusOr<FolderState>> AwaitOpened(std::string tag, std::string folder);
+  async::Task<absl::Status> Change(std::vector<uint32_t> uids, std::string before, std::string behind,
+                                   std::string what);
   async::Task<absl::Status> Flush();
   async::Task<absl::Status> ReadOnce(std::string_view what);
   // Waits for the answer to a command; `what` names it for a person.
@@ -126,8 +156,12 @@ class Client {
   std::unique_ptr<net::Stream> stream_;
   const Timeouts timeouts_;
   Session session_;
-  std::string examined_early_;  // the folder that was opened with the sign-in and that nobody has asked for yet
+  // The folders that were opened with the sign-in and that nobody has asked for yet, and the commands' tags.
+  std::vector<std::string> examined_early_;
+  std::vector<std::string> early_tags_;
+  // What was told of the folder whose opening is not answered yet, and of those whose is, by tag.
   FolderState folder_;
+  std::map<std::string, FolderState> opened_;
   std::vector<char> buffer_;
 };
 

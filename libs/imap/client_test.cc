@@ -14,14 +14,16 @@ namespace {
 // A server's side of a connection: answers the n-th write with the n-th of `answers`.
 class ScriptedStream : public net::Stream {
  public:
-  explicit ScriptedStream(std::deque<std::string> answers) : answers_(std::move(answers)) {}
+  explicit ScriptedStream(std::deque<std::string> answers, std::vector<std::string>* written = nullptr)
+      : answers_(std::move(answers)), written_(written) {}
   async::Task<absl::StatusOr<size_t>> ReadSome(char* buffer, size_t size, absl::Duration) override {
     if (bytes_.empty()) co_return net::MakeNetError(net::NetError::kClosed, "the server closed the connection");
     const size_t part = bytes_.copy(buffer, size);
     bytes_.erase(0, part);
     co_return part;
   }
-  async::Task<absl::Status> Write(std::string_view, absl::Duration) override {
+  async::Task<absl::Status> Write(std::string_view bytes, absl::Duration) override {
+    if (written_ != nullptr) written_->push_back(std::string(bytes));
     Answer();
     co_return absl::OkStatus();
   }
@@ -37,6 +39,7 @@ class ScriptedStream : public net::Stream {
     answers_.pop_front();
   }
   std::deque<std::string> answers_;
+  std::vector<std::string>* written_;
   std::string bytes_ = "* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] ready\r\n";
 };
 
@@ -74,18 +77,23 @@ class ClientTest : public ::testing::Test {
   }
 
   // A client that is signed in, to whose first command `answer` comes.
-  std::unique_ptr<Client> Ready(const std::string& answer) {
+  std::unique_ptr<Client> Ready(const std::string& answer) { return Connected({"h1 OK done\r\n", answer}, {}); }
+  // One that is connected with the n-th write answered by the n-th of `answers`.
+  std::unique_ptr<Client> Connected(std::deque<std::string> answers, std::vector<std::string> folders) {
     ConnectOptions options;
+    options.folders = std::move(folders);
     options.encryption = Encryption::kNone;
     options.login = "joe";
     options.password = SecretString("secret");
-    std::deque<std::string> answers{"h1 OK done\r\n", answer};
-    auto client = Await(Client::Connect(std::make_unique<ScriptedStream>(std::move(answers)), std::move(options)));
+    written_.clear();
+    auto client =
+        Await(Client::Connect(std::make_unique<ScriptedStream>(std::move(answers), &written_), std::move(options)));
     EXPECT_TRUE(client.ok()) << client.status();
     return *std::move(client);
   }
 
   async::Runtime runtime_{1};
+  std::vector<std::string> written_;
 };
 
 TEST_F(ClientTest, ABodyWhoseUidComesBehindItIsTakenOnlyAlone) {
@@ -149,6 +157,62 @@ TEST_F(ClientTest, AListingTellsWhatIsLacking) {
     EXPECT_EQ(GetErrorKind(Await(Ready(wrong)->FetchInfos({1, kMaxUid}, false, on_message))), ErrorKind::kProtocol)
         << wrong;
   }
+}
+
+TEST_F(ClientTest, SeveralFoldersAreOpenedInOnePacketWithTheSignIn) {
+  const std::string answers =
+      "h1 OK in\r\n* 3 EXISTS\r\n* OK [UIDVALIDITY 7] x\r\n* OK [UIDNEXT 4] x\r\nc2 OK opened\r\n"
+      "c3 NO no such folder\r\n* OK [CLOSED] x\r\n* 5 EXISTS\r\n* OK [UIDVALIDITY 9] x\r\nc4 OK opened\r\n";
+  auto client = Connected({answers, "c5 NO [UNAVAILABLE] later\r\n"}, {"Aufträge", "Gone", "INBOX"});
+  ASSERT_EQ(written_.size(), 1u);
+  EXPECT_TRUE(written_[0].ends_with("c2 EXAMINE \"Auftr&AOQ-ge\"\r\nc3 EXAMINE \"Gone\"\r\nc4 EXAMINE \"INBOX\"\r\n"));
+  auto states = Await(client->ExamineAll({"Aufträge", "Gone", "INBOX"}));
+  ASSERT_TRUE(states.ok()) << states.status();
+  ASSERT_EQ(states->size(), 3u);
+  ASSERT_TRUE((*states)[0].ok());
+  EXPECT_EQ((*states)[0]->uid_validity, 7u);
+  EXPECT_EQ((*states)[0]->uid_next, 4u);
+  EXPECT_EQ(GetErrorKind((*states)[1].status()), ErrorKind::kFolderMissing);
+  ASSERT_TRUE((*states)[2].ok());
+  EXPECT_EQ((*states)[2]->uid_validity, 9u);
+  EXPECT_EQ((*states)[2]->exists, 5u);
+  EXPECT_EQ((*states)[2]->uid_next, 0u);  // nothing of the first one's
+  EXPECT_EQ(written_.size(), 1u);
+  EXPECT_EQ(GetErrorKind(Await(client->Examine("Aufträge")).status()), ErrorKind::kServerRefused);
+}
+
+TEST_F(ClientTest, ChangesNameUidsAndNothingElse) {
+  auto client = Connected(
+      {"h1 OK in\r\n",
+       "* OK [UIDVALIDITY 7] x\r\nc2 OK [READ-WRITE] opened\r\n* CAPABILITY IMAP4rev1 UIDPLUS MOVE\r\nc3 "
+       "OK\r\n",
+       "c4 OK\r\n", "* 3 EXPUNGE\r\nc5 OK\r\n", "c6 NO [TRYCREATE] no such folder\r\n", "* VANISHED 1\r\nc7 OK\r\n"},
+      {});
+  auto folder = Await(client->Select("INBOX"));
+  ASSERT_TRUE(folder.ok()) << folder.status();
+  EXPECT_EQ(folder->state.uid_validity, 7u);
+  EXPECT_FALSE(folder->read_only);
+  EXPECT_TRUE(folder->move);
+  EXPECT_TRUE(folder->uid_expunge);
+  EXPECT_TRUE(Await(client->AddFlag({3, 1, 2, 9}, "\\Seen")).ok());
+  EXPECT_TRUE(Await(client->UidExpunge({4})).ok());
+  EXPECT_EQ(GetErrorKind(Await(client->Move({5}, "Äpfel"))), ErrorKind::kFolderMissing);
+  EXPECT_TRUE(Await(client->Copy({5}, "Done")).ok());
+  ASSERT_EQ(written_.size(), 6u);
+  EXPECT_EQ(written_[1], "c2 SELECT \"INBOX\"\r\nc3 CAPABILITY\r\n");
+  EXPECT_EQ(written_[2], "c4 UID STORE 1:3,9 +FLAGS.SILENT (\\Seen)\r\n");
+  EXPECT_EQ(written_[3], "c5 UID EXPUNGE 4\r\n");
+  EXPECT_EQ(written_[4], "c6 UID MOVE 5 \"&AMQ-pfel\"\r\n");
+  EXPECT_EQ(written_[5], "c7 UID COPY 5 \"Done\"\r\n");
+}
+
+TEST_F(ClientTest, AFolderThatIsReadOnlyAndAServerThatCanLittleAreKnown) {
+  auto client = Connected({"h1 OK in\r\n", "c2 OK [READ-ONLY] opened\r\n* CAPABILITY IMAP4rev1\r\nc3 OK\r\n"}, {});
+  auto folder = Await(client->Select("INBOX"));
+  ASSERT_TRUE(folder.ok()) << folder.status();
+  EXPECT_TRUE(folder->read_only);
+  EXPECT_FALSE(folder->move);
+  EXPECT_FALSE(folder->uid_expunge);
 }
 
 }  // namespace

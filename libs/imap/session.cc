@@ -154,6 +154,7 @@ absl::Status Session::OnResponse(Response response) {
                      absl::StrCat("the server answered a command that was never given: ", Quoted(response.tag), "."));
   }
   responses_ = 0;
+  if (on_tagged) on_tagged(response);
   answered_[response.tag] = std::move(response);
   return absl::OkStatus();
 }
@@ -207,6 +208,10 @@ bool Session::SignsInWithOneLine() const {
   return !capabilities_.empty() && !Has("LOGINDISABLED");
 }
 
+void Session::SendBehindSignIn() {
+  for (const std::string& command : options_.behind_sign_in) behind_tags_.push_back(Send(command));
+}
+
 absl::Status Session::Authenticate() {
   phase_ = Phase::kAuthenticate;
   if (tls_) sign_in_capabilities_ = capabilities_;
@@ -214,7 +219,7 @@ absl::Status Session::Authenticate() {
     PS_ASSIGN_OR_RETURN(SecretString plain, sasl::Plain(options_.login, options_.password));
     if (Has("SASL-IR")) {
       SendHandshake(absl::StrCat("AUTHENTICATE PLAIN ", Av(plain.Reveal())));
-      if (!options_.behind_sign_in.empty()) behind_tag_ = Send(options_.behind_sign_in);
+      SendBehindSignIn();
     } else {
       challenges_ = {std::string(plain.Reveal())};
       SendHandshake("AUTHENTICATE PLAIN");
@@ -225,7 +230,7 @@ absl::Status Session::Authenticate() {
     PS_ASSIGN_OR_RETURN(std::string login, Quote(options_.login));
     PS_ASSIGN_OR_RETURN(std::string password, Quote(options_.password.Reveal()));
     SendHandshake(absl::StrCat("LOGIN ", login, " ", password));
-    if (!options_.behind_sign_in.empty()) behind_tag_ = Send(options_.behind_sign_in);
+    SendBehindSignIn();
     return absl::OkStatus();
   }
   if (Has("AUTH=LOGIN")) {

@@ -6,6 +6,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "libs/base/secret_string.h"
@@ -23,8 +24,8 @@ struct SessionOptions {
   // What this server told before a sign-in on an earlier connection (sign_in_capabilities()); empty: nothing is known.
   // With implicit TLS the sign-in is then written at once, without waiting for the greeting.
   std::set<std::string> remembered;
-  // A command that is to be in one packet with the sign-in, where that is possible: behind_tag() is its tag then.
-  std::string behind_sign_in;
+  // Commands that are to be in one packet with the sign-in, where that is possible: behind_tags() are their tags then.
+  std::vector<std::string> behind_sign_in;
 };
 
 // Untagged responses a command may bring; above it the server is out of its mind (or ours).
@@ -55,8 +56,10 @@ class Session : private ResponseHandler {
   bool early() const { return early_; }
   // What the server told under TLS before the sign-in; empty: nothing, or there was no TLS.
   const std::set<std::string>& sign_in_capabilities() const { return sign_in_capabilities_; }
-  // The tag of SessionOptions::behind_sign_in once it was sent with the sign-in, otherwise empty.
-  const std::string& behind_tag() const { return behind_tag_; }
+  // The tags of SessionOptions::behind_sign_in once they were sent with the sign-in, otherwise empty.
+  const std::vector<std::string>& behind_tags() const { return behind_tags_; }
+  // Whether the server told the capability (upper case) when it was asked last, by itself or by CAPABILITY.
+  bool Has(const std::string& capability) const { return capabilities_.contains(capability); }
   // The connection ended: OK only where the server had said BYE or nothing was open.
   absl::Status Ended(const absl::Status& network) const;
 
@@ -65,6 +68,8 @@ class Session : private ResponseHandler {
   // True once the server has answered; `result` says how: OK, or kServerRefused with its words.
   bool Done(const std::string& tag, absl::Status& result, Response* tagged = nullptr);
 
+  // Called for each answer to a command, in the server's order among the untagged responses.
+  std::function<void(const Response&)> on_tagged;
   // Where untagged responses and bodies of commands go.
   std::function<absl::Status(Response&)> on_untagged;
   ResponseHandler* bodies = nullptr;
@@ -84,7 +89,7 @@ class Session : private ResponseHandler {
   void HideSecret(std::string& text) const;
   void SendHandshake(const std::string& command);
   bool SignsInWithOneLine() const;
-  bool Has(const std::string& capability) const { return capabilities_.contains(capability); }
+  void SendBehindSignIn();
 
   const SessionOptions options_;
   ResponseParser parser_;
@@ -94,7 +99,7 @@ class Session : private ResponseHandler {
   std::set<std::string> sign_in_capabilities_;
   bool early_ = false;
   bool greeting_due_ = false;  // of an early session
-  std::string behind_tag_;
+  std::vector<std::string> behind_tags_;
   std::string output_;
   int next_tag_ = 1;
   std::string handshake_tag_;

@@ -54,7 +54,7 @@ TEST(Session, FallsBackToLoginAndThenToAuthenticateLogin) {
 SessionOptions Remembering(Encryption encryption, std::set<std::string> capabilities) {
   SessionOptions options = Options(encryption);
   options.remembered = std::move(capabilities);
-  options.behind_sign_in = "EXAMINE INBOX";
+  options.behind_sign_in = {"EXAMINE INBOX"};
   return options;
 }
 
@@ -75,7 +75,7 @@ TEST(Session, AKnownServerIsSpokenToBeforeItsGreeting) {
                   .ok());
   EXPECT_EQ(told, std::vector<std::string>{"EXISTS"});
   absl::Status result;
-  EXPECT_TRUE(session.Done(session.behind_tag(), result));
+  EXPECT_TRUE(session.Done(session.behind_tags().front(), result));
   EXPECT_TRUE(result.ok());
   // What counts next time is what it said before the sign-in of this time.
   EXPECT_EQ(session.sign_in_capabilities(), (std::set<std::string>{"IMAP4REV1", "AUTH=PLAIN"}));

@@ -18,6 +18,20 @@ constexpr absl::Duration kLinger = absl::Milliseconds(2);
 
 }  // namespace
 
+void Hold::TurnTo(const FolderKey& next) {
+  if (next.folder != folder.folder) {
+    elsewhere[folder.folder] = std::move(static_cast<FolderMemory&>(*this));
+    static_cast<FolderMemory&>(*this) = std::exchange(elsewhere[next.folder], {});
+    elsewhere.erase(next.folder);
+  }
+  folder = next;
+}
+
+void Hold::ForgetCursors() {
+  cursor_known = false;
+  for (auto& [name, memory] : elsewhere) memory.cursor_known = false;
+}
+
 // What one Commit() call submitted; lives on that coroutine's frame until `done` was notified.
 struct Committer::Batch {
   Batch(asio::any_io_executor executor, std::vector<Unit>& u) : units(u), done(std::move(executor)) {}
@@ -94,6 +108,32 @@ async::Task<absl::Status> Committer::Commit(Hold& hold,
   co_return co_await Commit(units);
 }
 
+namespace {
+
+async::Task<absl::StatusOr<bool>> CursorStoodStill(sql::Transaction& tx, FolderKey folder, const FolderMemory& memory) {
+  if (!memory.cursor_known) co_return true;
+  PS_CO_ASSIGN_OR_RETURN(std::optional<Cursor> cursor, co_await ReadCursor(tx, folder));
+  // The reference time is written outside the fence and may only err towards importing more: it is not compared.
+  Cursor now = cursor.value_or(Cursor{});
+  Cursor then = memory.cursor.value_or(Cursor{});
+  now.reference_ms = then.reference_ms = 0;
+  co_return cursor.has_value() == memory.cursor.has_value() && now == then;
+}
+
+// Whether what the hold knows of the mailbox's folders is what is in SQL.
+async::Task<absl::StatusOr<bool>> CursorsStoodStill(sql::Transaction& tx, const Hold& hold) {
+  PS_CO_ASSIGN_OR_RETURN(bool still, co_await CursorStoodStill(tx, hold.folder, hold));
+  for (const auto& [name, memory] : hold.elsewhere) {
+    if (!still) break;
+    FolderKey folder = hold.folder;
+    folder.folder = name;
+    PS_CO_ASSIGN_OR_RETURN(still, co_await CursorStoodStill(tx, folder, memory));
+  }
+  co_return still;
+}
+
+}  // namespace
+
 // Locks the fence rows of all mailboxes in hand. A hold without a fence takes one, and its cursor must be the one in
 // SQL: a listing that rests on an older one is thrown away. Losers get their units' results here.
 async::Task<absl::Status> Committer::CheckFences(Batches& batches, sql::Transaction& tx, Taken& taken, Moved& moved) {
@@ -133,13 +173,9 @@ async::Task<absl::Status> Committer::CheckFences(Batches& batches, sql::Transact
       continue;
     }
     taken[hold] = present;
-    if (!hold->cursor_known || DeliberatelyBroken("cursor_not_compared")) continue;
-    PS_CO_ASSIGN_OR_RETURN(std::optional<Cursor> cursor, co_await ReadCursor(tx, hold->folder));
-    // The reference time is written outside the fence and may only err towards importing more: it is not compared.
-    Cursor now = cursor.value_or(Cursor{});
-    Cursor then = hold->cursor.value_or(Cursor{});
-    now.reference_ms = then.reference_ms = 0;
-    if (cursor.has_value() == hold->cursor.has_value() && now == then) continue;
+    if (DeliberatelyBroken("cursor_not_compared")) continue;
+    PS_CO_ASSIGN_OR_RETURN(const bool stood_still, co_await CursorsStoodStill(tx, *hold));
+    if (stood_still) continue;
     taken.erase(hold);
     moved.insert(hold);  // told to the hold after the transaction: it may be replayed, and is to compare again then
     refused[hold] = absl::AbortedError("the cursor moved since it was read; the listing is thrown away");
@@ -202,7 +238,7 @@ async::Task<absl::Status> Committer::CommitBatches(Batches& batches) {
     sql::Work singly = [&, this](sql::Transaction& tx) { return ApplyOneByOne(batches, tx, taken, moved); };
     committed = co_await database_.Write(singly);
   }
-  for (Hold* hold : moved) hold->cursor_known = false;
+  for (Hold* hold : moved) hold->ForgetCursors();
   if (committed.ok()) {
     for (auto& [hold, fence] : taken) hold->fence = hold->seen_fence = fence;
   }

@@ -16,25 +16,16 @@
 
 namespace poststelle::fetcher {
 
-// A worker's claim to write for one mailbox. `fence` is 0 until the first write takes it (DESIGN §3: lazily), and is
-// kept as long as the lease is unbroken. Touched by the mailbox's own coroutine and, inside a commit, by the committer.
-struct Hold {
-  FolderKey folder;
-  int64_t fence = 0;
-  int64_t seen_fence = 0;  // in SQL when the cursor was read or the fence was taken
+// What a worker remembers of one folder, from poll to poll.
+struct FolderMemory {
   // The cursor that the listing in hand rests on; re-read and compared when the fence is taken.
   std::optional<Cursor> cursor;
-  bool cursor_known = false;      // false: read it before listing
-  bool nothing_pending = false;   // as of the last look, and nothing has been decided since
-  std::atomic<bool> lost{false};  // another worker holds the mailbox: stop; read by the worker's loops as well
+  bool cursor_known = false;     // false: read it before listing
+  bool nothing_pending = false;  // as of the last look, and nothing has been decided since
   // Messages that could not be downloaded, and how often it failed with them alone (0: only suspected, together with
   // others): they go last and one by one, and in the end aside, so that one mail that a server can't deliver never
-  // blocks the others. Lives as long as the hold: from poll to poll of one worker.
+  // blocks the others.
   std::map<uint32_t, int> blamed;
-  // The same for what is still to be fetched from folders that the mailbox no longer names.
-  std::map<std::string, std::map<uint32_t, int>> blamed_elsewhere;
-  // Messages whose attempt this process has counted and not finished.
-  std::set<std::string> begun;
   // Messages of which the server announced more than it listed.
   struct Resized {
     uint64_t listed = 0;  // what anchors are made of
@@ -42,6 +33,31 @@ struct Hold {
     int times = 0;
   };
   std::map<uint32_t, Resized> resized;
+};
+
+// A worker's claim to write for one mailbox, and what it remembers of the folder in hand: a poll goes through several
+// folders one after the other (TurnTo). `fence` is 0 until the first write takes it (DESIGN §3: lazily), and is kept as
+// long as the lease is unbroken. Touched by the mailbox's own coroutine and, inside a commit, by the committer.
+struct Hold : FolderMemory {
+  FolderKey folder;  // the folder in hand
+  int64_t fence = 0;
+  int64_t seen_fence = 0;  // in SQL when the cursor was read or the fence was taken
+  // Set once the mailbox is known to be deleted: nothing of it is published from then on. Any thread.
+  std::shared_ptr<std::atomic<bool>> deleted = std::make_shared<std::atomic<bool>>(false);
+  std::atomic<bool> lost{false};  // another worker holds the mailbox: stop; read by the worker's loops as well
+  std::map<std::string, FolderMemory> elsewhere;  // of the folders that are not in hand, by name
+  std::vector<std::string> watched;               // the mailbox's folders when the cursors were read
+  std::string troubled;  // the folder with which the last poll failed: it goes last, so that it blocks no other one
+  // Messages whose attempt this process has counted and not finished.
+  std::set<std::string> begun;
+  // When there may be something to do on the server with published messages; what people are told of it meanwhile.
+  absl::Time next_action = absl::InfinitePast();
+  std::string action_notice;
+
+  // Takes another folder of the same mailbox in hand.
+  void TurnTo(const FolderKey& next);
+  // Every folder's cursor is read anew before the next listing.
+  void ForgetCursors();
 };
 
 // One change to the ledger, of one mailbox: a publication, or anything else. Applied in the order in which the mailbox

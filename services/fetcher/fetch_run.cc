@@ -1,58 +1,68 @@
 #include "services/fetcher/fetch_run.h"
 
 #include <algorithm>
-#include <cstdlib>
-#include <unordered_set>
 
 #include "absl/strings/str_cat.h"
-#include "libs/base/failpoint.h"
 #include "libs/base/reason.h"
 #include "libs/base/status_macros.h"
-#include "libs/mail/digest.h"
 #include "libs/observe/log.h"
-#include "services/fetcher/listing_windows.h"
+#include "services/fetcher/after_import.h"
+#include "services/fetcher/folder_listing.h"
 #include "services/fetcher/message_fetcher.h"
 
 namespace poststelle::fetcher {
 namespace {
 
-// Decisions a commit: keeps a transaction short, and a first poll of a huge folder in bounded memory.
-constexpr size_t kDecisionsPerCommit = 1000;
+// The session goes on, so the mailbox's other folders can be polled.
+bool IsOfTheFolderAlone(const absl::Status& status) {
+  const imap::ErrorKind kind = imap::GetErrorKind(status);
+  return kind == imap::ErrorKind::kFolderMissing || kind == imap::ErrorKind::kServerRefused ||
+         ReasonOf(status) == kNoUidValidity;
+}
 
 // One poll. Lives on RunFetch's frame; its steps run one after the other on one coroutine.
 class FetchRun {
  public:
   FetchRun(FetchContext& context, MailboxRef mailbox, Hold& hold, const std::atomic<bool>& stop)
-      : context_(context), mailbox_(std::move(mailbox)), hold_(hold), stop_(stop), started_(absl::Now()) {}
+      : context_(context),
+        mailbox_(std::move(mailbox)),
+        folders_(FoldersOf(*mailbox_)),
+        hold_(hold),
+        stop_(stop),
+        started_(absl::Now()) {}
 
   async::Task<absl::StatusOr<FetchReport>> Run();
 
  private:
-  async::Task<absl::Status> LoadCursor();
-  async::Task<absl::Status> List();
-  async::Task<absl::Status> ListWindow(imap::UidRange range, ListingWindows& windows);
-  async::Task<absl::StatusOr<Decision>> DecideOne(const ListedMessage& message);
-  async::Task<absl::Status> CommitDecisions(std::vector<Decision> decisions, Cursor cursor);
-  async::Task<absl::Status> RecheckReadMail();
+  // A folder while it is polled.
+  struct Folder {
+    std::unique_ptr<FolderListing> listing;
+    std::unique_ptr<MessageFetcher> fetcher;  // once something of it is to be fetched
+    absl::Status failure;                     // of this folder alone: it is left alone for the rest of the poll
+  };
+  async::Task<absl::Status> LoadCursors();
+  async::Task<absl::Status> PollFolders();
+  async::Task<absl::Status> PollGroup(const std::vector<size_t>& group);
+  async::Task<absl::Status> Fetch(Folder& folder, bool new_only);
+  // Settles what came of a step with `folder`: what is of the folder alone lets the others go on.
+  absl::Status Settle(Folder& folder, absl::Status status);
+  async::Task<absl::Status> Act();
   async::Task<absl::Status> SettleLeftFolders();
   async::Task<absl::Status> FetchLeft(const LeftFolder& left);
   absl::Status CheckStop() const;
-  const FolderKey& folder() const { return hold_.folder; }
+  absl::Status JoinFailures() const;
 
   FetchContext& context_;
   const MailboxRef mailbox_;
+  const std::vector<FolderKey> folders_;
   Hold& hold_;
   const std::atomic<bool>& stop_;
   const absl::Time started_;
 
-  OpenFolder open_;
-  ListingRules rules_;
-  Cursor cursor_;           // as committed
-  bool recognise_ = false;  // older identities exist: ask for header fields and match anchors
-  bool rebuilt_ = false;    // UIDVALIDITY differs from the cursor's
-  std::vector<OpenRow> stale_pending_;
+  OpenMailbox open_;
+  std::vector<Folder> polled_;  // in the order of folders_
   std::vector<LeftFolder> left_;
-  std::vector<std::string> used_matches_;  // matched since the last commit
+  bool left_again_ = false;  // something of them is still to be tried again
   FetchReport report_;
 };
 
@@ -64,276 +74,197 @@ absl::Status FetchRun::CheckStop() const {
 
 async::Task<absl::StatusOr<FetchReport>> FetchRun::Run() {
   PS_CO_ASSIGN_OR_RETURN(open_, co_await ConnectTo(context_, *mailbox_));
-  PS_CO_RETURN_IF_ERROR(co_await LoadCursor());
-  PS_CO_RETURN_IF_ERROR(co_await List());
-  PS_CO_RETURN_IF_ERROR(co_await RecheckReadMail());
-
-  // A poll that finds nothing costs no SQL statement.
-  if (!hold_.nothing_pending) {
-    MessageFetcher fetcher(context_, *mailbox_, hold_, *open_.client, open_.state.uid_validity, stop_);
-    absl::StatusOr<int> published = co_await fetcher.FetchAll();
-    if (!published.ok()) co_return published.status();
-    report_.published = *published;
-  }
+  PS_CO_RETURN_IF_ERROR(co_await LoadCursors());
+  PS_CO_RETURN_IF_ERROR(co_await PollFolders());
   PS_CO_RETURN_IF_ERROR(co_await SettleLeftFolders());
+  PS_CO_RETURN_IF_ERROR(co_await Act());
 
   // Losing the connection while saying goodbye costs nothing. A poll that found nothing does not spend a round trip on
   // it; behind a large answer it is awaited, since some servers cut that short otherwise.
   absl::Status goodbye;
-  if (report_.listed == 0 && report_.published == 0) {
+  if (report_.listed == 0 && report_.published == 0 && !report_.acted) {
     goodbye = co_await open_.client->Leave();
   } else {
     goodbye = co_await open_.client->Logout();
   }
   if (!goodbye.ok()) {
     observe::Log(observe::Level::kDebug, "imap.logout_failed",
-                 {{"mailbox", folder().mailbox.id}, {"error", std::string(goodbye.message())}});
+                 {{"mailbox", folders_.front().mailbox.id}, {"error", std::string(goodbye.message())}});
   }
+  if (!hold_.action_notice.empty()) report_.notice = hold_.action_notice;
+  report_.folder_failure = JoinFailures();
   co_return report_;
 }
 
-async::Task<absl::Status> FetchRun::LoadCursor() {
-  const uint32_t validity = open_.state.uid_validity;
-  if (!hold_.cursor_known) {
-    hold_.fence = 0;  // an unknown cursor means a broken lease: the fence is taken anew
-    hold_.nothing_pending = false;
-    std::optional<Cursor> cursor;
-    sql::Work work = [this, &cursor](sql::Transaction& tx) -> async::Task<absl::Status> {
-      PS_CO_ASSIGN_OR_RETURN(cursor, co_await ReadCursor(tx, folder()));
-      std::vector<std::string> key{folder().mailbox.key};
-      PS_CO_ASSIGN_OR_RETURN(std::vector<int64_t> fences, co_await ReadFences(tx, key));
-      hold_.seen_fence = fences[0];
-      PS_CO_ASSIGN_OR_RETURN(left_, co_await ReadLeftFolders(tx, folder()));
-      co_return absl::OkStatus();
-    };
-    PS_CO_RETURN_IF_ERROR(co_await context_.database.Read(work));
-    hold_.cursor = cursor;
+// One failure of several folders; OK where all went well.
+absl::Status FetchRun::JoinFailures() const {
+  absl::Status joined;
+  for (const Folder& folder : polled_) {
+    if (folder.failure.ok()) continue;
+    if (joined.ok()) {
+      joined = folder.failure;
+      continue;
+    }
+    absl::Status both(joined.code(), absl::StrCat(joined.message(), " ", folder.failure.message()));
+    joined.ForEachPayload([&both](auto url, const absl::Cord& payload) { both.SetPayload(url, payload); });
+    joined = std::move(both);
+  }
+  return joined;
+}
+
+async::Task<absl::Status> FetchRun::LoadCursors() {
+  hold_.TurnTo(folders_.front());
+  bool known = true;
+  std::vector<std::string> names;
+  for (const FolderKey& folder : folders_) {
+    hold_.TurnTo(folder);
+    known = known && hold_.cursor_known;
+    names.push_back(folder.folder);
+  }
+  known = known && names == hold_.watched;  // with other folders there may be left ones
+  if (known) co_return absl::OkStatus();
+  hold_.fence = 0;  // an unknown cursor means a broken lease: the fence is taken anew
+  hold_.ForgetCursors();
+  hold_.next_action = absl::InfinitePast();
+  std::vector<std::optional<Cursor>> cursors;
+  sql::Work work = [this, &cursors](sql::Transaction& tx) -> async::Task<absl::Status> {
+    cursors.clear();
+    for (const FolderKey& folder : folders_) {
+      PS_CO_ASSIGN_OR_RETURN(std::optional<Cursor> cursor, co_await ReadCursor(tx, folder));
+      cursors.push_back(cursor);
+    }
+    std::vector<std::string> key{folders_.front().mailbox.key};
+    PS_CO_ASSIGN_OR_RETURN(std::vector<int64_t> fences, co_await ReadFences(tx, key));
+    hold_.seen_fence = fences[0];
+    PS_CO_ASSIGN_OR_RETURN(left_, co_await ReadLeftFolders(tx, folders_));
+    co_return absl::OkStatus();
+  };
+  PS_CO_RETURN_IF_ERROR(co_await context_.database.Read(work));
+  for (size_t i = 0; i < folders_.size(); ++i) {
+    hold_.TurnTo(folders_[i]);
+    hold_.cursor = cursors[i];
     hold_.cursor_known = true;
-  }
-  cursor_ = hold_.cursor.value_or(Cursor{});
-  rules_ = RulesFor(*mailbox_, cursor_, started_);
-  rebuilt_ = cursor_.uid_validity != 0 && cursor_.uid_validity != validity;
-  if (rebuilt_) {
-    report_.notice = absl::StrCat("The server rebuilt the folder (UIDVALIDITY ", cursor_.uid_validity, " became ",
-                                  validity, "); mail was recognised by its headers.");
-    observe::Log(observe::Level::kWarning, "folder.uid_validity_changed",
-                 {{"mailbox", folder().mailbox.id}, {"from", cursor_.uid_validity}, {"to", validity}});
-    cursor_.watermark = 0;
-    hold_.blamed.clear();  // these UIDs name other messages now
-    hold_.resized.clear();
-    cursor_.highest_modseq = 0;
-    // Committed with the first part of the relisting: whoever goes on after an interruption still recognises mail.
-    cursor_.reference_ms = -std::abs(cursor_.reference_ms);
-  }
-  const bool complete = cursor_.uid_validity == validity && !rules_.first_listing && cursor_.reference_ms > 0;
-  if (complete) co_return absl::OkStatus();
-  sql::Work work = [this, validity](sql::Transaction& tx) -> async::Task<absl::Status> {
-    PS_CO_ASSIGN_OR_RETURN(recognise_, co_await HasOlderIdentities(tx, folder(), validity));
-    PS_CO_ASSIGN_OR_RETURN(stale_pending_, co_await ReadStalePending(tx, folder(), validity));
-    co_return absl::OkStatus();
-  };
-  co_return co_await context_.database.Read(work);
-}
-
-async::Task<absl::Status> FetchRun::List() {
-  const imap::FolderState& state = open_.state;
-  const bool known = cursor_.uid_validity == state.uid_validity && !rules_.first_listing && cursor_.reference_ms > 0;
-  const bool nothing_new = state.exists == 0 || (state.uid_next != 0 && state.uid_next <= cursor_.watermark + 1);
-  if (!nothing_new) {
-    // Windows bound the memory of a first poll.
-    ListingWindows windows(cursor_.watermark, state.uid_next, state.exists);
-    while (std::optional<imap::UidRange> range = windows.Next()) {
-      PS_CO_RETURN_IF_ERROR(CheckStop());
-      PS_CO_RETURN_IF_ERROR(co_await ListWindow(*range, windows));
-    }
-  }
-  const int64_t reference = absl::ToUnixMillis(started_);
-  if (known) {
-    context_.board.ListingCompleted(folder(), reference);
-    hold_.cursor->reference_ms = reference;
-    co_return absl::OkStatus();
-  }
-  // A first listing, or the first under a new UIDVALIDITY, is complete: from now on the age limit counts from it.
-  Cursor complete = cursor_;
-  complete.uid_validity = state.uid_validity;
-  complete.reference_ms = reference;
-  complete.enable_generation = mailbox_->enable_generation();
-  auto apply = [this, complete](sql::Transaction& tx) -> async::Task<absl::Status> {
-    PS_CO_RETURN_IF_ERROR(co_await CloseStalePending(tx, folder(), complete.uid_validity));
-    co_return co_await WriteCursor(tx, folder(), complete);
-  };
-  PS_CO_RETURN_IF_ERROR(co_await context_.committer.Commit(hold_, apply));
-  cursor_ = complete;
-  hold_.cursor = complete;
-  co_return absl::OkStatus();
-}
-
-async::Task<absl::Status> FetchRun::ListWindow(imap::UidRange range, ListingWindows& windows) {
-  ListingAnswer answer(range);
-  auto on_message = [this, &answer](imap::MessageInfo info) -> absl::Status {
-    if (!info.lacks.empty()) {
-      answer.AddIncomplete(info.uid, info.lacks);
-      return absl::OkStatus();
-    }
-    ListedMessage message;
-    message.mail.uid = info.uid;
-    message.mail.size = info.size;
-    message.mail.internal_date = info.internal_date_unix;
-    message.mail.seen = info.seen;
-    message.mail.deleted = info.deleted;
-    // Whoever sends a mail decides how long its headers are: none are kept.
-    if (recognise_) {
-      message.anchor = mail::AnchorFromHeaders(info.header_fields, info.size, info.internal_date_unix);
-    }
-    answer.Add(std::move(message));
-    return absl::OkStatus();
-  };
-  std::function<absl::Status(imap::MessageInfo)> callback = on_message;
-  PS_CO_RETURN_IF_ERROR(co_await open_.client->FetchInfos(range, recognise_, callback));
-  if (std::optional<imap::UidRange> incomplete = answer.TakeIncomplete()) {
-    PS_CO_RETURN_IF_ERROR(co_await open_.client->FetchInfos(*incomplete, recognise_, callback));
-  }
-  PS_CO_ASSIGN_OR_RETURN(std::vector<ListedMessage> items, answer.Take());
-  Failpoint("listing.before_commit");
-
-  for (size_t begin = 0; begin < items.size(); begin += kDecisionsPerCommit) {
-    const size_t end = std::min(items.size(), begin + kDecisionsPerCommit);
-    std::vector<Decision> decisions;
-    decisions.reserve(end - begin);
-    for (size_t i = begin; i < end; ++i) {
-      PS_CO_ASSIGN_OR_RETURN(Decision decision, co_await DecideOne(items[i]));
-      decisions.push_back(std::move(decision));
-    }
-    Cursor next = cursor_;
-    next.uid_validity = open_.state.uid_validity;
-    next.watermark = items[end - 1].mail.uid;
-    PS_CO_RETURN_IF_ERROR(co_await CommitDecisions(std::move(decisions), next));
-    PS_CO_RETURN_IF_ERROR(CheckStop());
-  }
-  if (answer.cut()) {
-    windows.AnsweredCut(items.back().mail.uid, answer.highest());
-  } else {
-    windows.Answered(items.size());
-  }
-  co_return absl::OkStatus();
-}
-
-async::Task<absl::StatusOr<Decision>> FetchRun::DecideOne(const ListedMessage& message) {
-  const Listed& mail = message.mail;
-  const std::string& anchor = message.anchor;
-  Decision decision = Decide(rules_, mail);
-  if (!recognise_ || mail.deleted) co_return decision;
-  std::optional<AnchorMatch> match;
-  sql::Work work = [this, &anchor, &match](sql::Transaction& tx) -> async::Task<absl::Status> {
-    PS_CO_ASSIGN_OR_RETURN(match, co_await MatchAnchor(tx, folder(), open_.state.uid_validity, anchor, used_matches_));
-    co_return absl::OkStatus();
-  };
-  PS_CO_RETURN_IF_ERROR(co_await context_.database.Read(work));
-  if (match) {
-    used_matches_.push_back(match->message_id);
-    decision.kind = Decision::Kind::kRecognised;
-    decision.reason = "It is known from before the folder was rebuilt or the connection changed.";
-    decision.recognised_as = match->message_id;
-    context_.metrics.recognised.Increment();
-    co_return decision;
-  }
-  // What a committed listing held as pending is imported whatever age and read mark say now.
-  auto stale = std::find_if(stale_pending_.begin(), stale_pending_.end(), [&mail](const OpenRow& row) {
-    return row.size == mail.size && row.internal_date == mail.internal_date;
-  });
-  if (stale != stale_pending_.end()) {
-    decision.kind = Decision::Kind::kPending;
-    decision.reason.clear();
-    decision.historical = stale->historical;
-    stale_pending_.erase(stale);
-  }
-  co_return decision;
-}
-
-async::Task<absl::Status> FetchRun::CommitDecisions(std::vector<Decision> decisions, Cursor cursor) {
-  if (DeliberatelyBroken("watermark_without_pending")) {
-    auto only_cursor = [this, &cursor](sql::Transaction& tx) { return WriteCursor(tx, folder(), cursor); };
-    PS_CO_RETURN_IF_ERROR(co_await context_.committer.Commit(hold_, only_cursor));
-    Failpoint("listing.in_transaction");
-  }
-  auto apply = [this, &decisions, &cursor](sql::Transaction& tx) -> async::Task<absl::Status> {
-    PS_CO_RETURN_IF_ERROR(co_await InsertDecisions(tx, folder(), cursor.uid_validity, decisions));
-    Failpoint("listing.in_transaction");
-    co_return co_await WriteCursor(tx, folder(), cursor);
-  };
-  PS_CO_RETURN_IF_ERROR(co_await context_.committer.Commit(hold_, apply));
-  Failpoint("listing.after_commit");
-  hold_.nothing_pending = false;
-  cursor_ = cursor;
-  hold_.cursor = cursor;
-  used_matches_.clear();
-  report_.listed += static_cast<int>(decisions.size());
-  co_return absl::OkStatus();
-}
-
-async::Task<absl::Status> FetchRun::RecheckReadMail() {
-  if (rules_.also_read) co_return absl::OkStatus();
-  const uint64_t modseq = open_.state.highest_modseq;
-  // HIGHESTMODSEQ that stands still says that no flag changed (RFC 7162 §3.1.2.1).
-  if (modseq != 0 && modseq == cursor_.highest_modseq) co_return absl::OkStatus();
-  std::vector<OpenRow> rows;
-  sql::Work work = [this, &rows](sql::Transaction& tx) -> async::Task<absl::Status> {
-    PS_CO_ASSIGN_OR_RETURN(rows, co_await ReadAsRead(tx, folder(), open_.state.uid_validity));
-    co_return absl::OkStatus();
-  };
-  PS_CO_RETURN_IF_ERROR(co_await context_.database.Read(work));
-  std::vector<uint32_t> ask;
-  std::vector<uint32_t> too_old;
-  ListingRules now = rules_;
-  now.reference = started_;  // "while younger than the limit": counted from now (SPEC §5.3)
-  for (const OpenRow& row : rows) (TooOld(now, row.internal_date) ? too_old : ask).push_back(row.uid);
-  std::vector<uint32_t> unread;
-  if (!ask.empty()) {
-    PS_CO_ASSIGN_OR_RETURN(unread, co_await open_.client->SearchUnseen(ask));
-    std::unordered_set<uint32_t> asked(ask.begin(), ask.end());
-    std::erase_if(unread, [&asked](uint32_t uid) { return !asked.contains(uid); });
-  }
-  if (unread.empty() && too_old.empty() && modseq == cursor_.highest_modseq) co_return absl::OkStatus();
-  Cursor next = cursor_;
-  next.highest_modseq = modseq;
-  auto apply = [this, &unread, &too_old, &next](sql::Transaction& tx) -> async::Task<absl::Status> {
     hold_.nothing_pending = false;
-    PS_CO_RETURN_IF_ERROR(co_await SettleAsRead(tx, folder(), open_.state.uid_validity, unread, too_old));
-    co_return co_await WriteCursor(tx, folder(), next);
-  };
-  PS_CO_RETURN_IF_ERROR(co_await context_.committer.Commit(hold_, apply));
-  cursor_ = next;
-  hold_.cursor = next;
+  }
+  hold_.watched = std::move(names);
   co_return absl::OkStatus();
 }
 
-// What a committed listing holds is not lost because somebody chose another folder since (SPEC §5.1): it is still
+async::Task<absl::Status> FetchRun::PollFolders() {
+  polled_.resize(folders_.size());
+  std::vector<size_t> group;
+  std::vector<size_t> troubled;
+  for (size_t i = 0; i < folders_.size(); ++i) {
+    Folder& folder = polled_[i];
+    if (open_.states[i].ok()) {
+      folder.listing = std::make_unique<FolderListing>(context_, *mailbox_, hold_, open_, folders_[i], *open_.states[i],
+                                                       started_, stop_);
+      (folders_[i].folder == hold_.troubled ? troubled : group).push_back(i);
+    } else {
+      folder.failure = open_.states[i].status();
+    }
+  }
+  // A mailbox of which nothing can be read fails as a whole.
+  if (group.empty() && troubled.empty()) co_return JoinFailures();
+  PS_CO_RETURN_IF_ERROR(co_await PollGroup(group));
+  if (!troubled.empty()) {
+    if (!group.empty()) PS_CO_RETURN_IF_ERROR(co_await Act());
+    PS_CO_RETURN_IF_ERROR(co_await PollGroup(troubled));
+  }
+  hold_.troubled.clear();
+  const bool all_failed =
+      std::none_of(polled_.begin(), polled_.end(), [](const Folder& folder) { return folder.failure.ok(); });
+  co_return all_failed ? JoinFailures() : absl::OkStatus();
+}
+
+// Lists all, then fetches: new mail of every folder before the backlog of any.
+async::Task<absl::Status> FetchRun::PollGroup(const std::vector<size_t>& group) {
+  for (size_t i : group) {
+    PS_CO_RETURN_IF_ERROR(CheckStop());
+    hold_.TurnTo(folders_[i]);
+    absl::Status listed = co_await polled_[i].listing->Run();
+    report_.listed += polled_[i].listing->listed();
+    const std::string& notice = polled_[i].listing->notice();
+    if (!notice.empty()) absl::StrAppend(&report_.notice, report_.notice.empty() ? "" : " ", notice);
+    PS_CO_RETURN_IF_ERROR(Settle(polled_[i], std::move(listed)));
+  }
+  for (const bool new_only : {true, false}) {
+    if (new_only && group.size() == 1) continue;  // within a folder new mail comes first anyway
+    for (size_t i : group) {
+      hold_.TurnTo(folders_[i]);
+      // A poll that finds nothing costs no SQL statement.
+      if (!polled_[i].failure.ok() || hold_.nothing_pending) continue;
+      absl::Status fetched = co_await Fetch(polled_[i], new_only);
+      PS_CO_RETURN_IF_ERROR(Settle(polled_[i], std::move(fetched)));
+    }
+  }
+  co_return absl::OkStatus();
+}
+
+async::Task<absl::Status> FetchRun::Fetch(Folder& folder, bool new_only) {
+  const std::string& name = folder.listing->folder().folder;
+  imap::FolderState before;
+  before.uid_validity = folder.listing->uid_validity();
+  PS_CO_ASSIGN_OR_RETURN(const imap::FolderState state, co_await open_.Enter(name, before));
+  if (state.uid_validity != before.uid_validity) {
+    co_return absl::AbortedError("the server rebuilt the folder while it was polled; it is listed anew");
+  }
+  if (folder.fetcher == nullptr) {
+    folder.fetcher =
+        std::make_unique<MessageFetcher>(context_, *mailbox_, hold_, *open_.client, before.uid_validity, stop_);
+  }
+  const int before_this = folder.fetcher->published();
+  absl::Status fetched = co_await folder.fetcher->FetchAll(new_only);
+  report_.published += folder.fetcher->published() - before_this;
+  co_return fetched;
+}
+
+absl::Status FetchRun::Settle(Folder& folder, absl::Status status) {
+  if (status.ok()) return status;
+  if (folders_.size() == 1) return status;
+  if (!IsOfTheFolderAlone(status)) {
+    if (!stop_ && !absl::IsAborted(status)) hold_.troubled = folder.listing->folder().folder;
+    return status;
+  }
+  absl::Status named(status.code(), absl::StrCat("folder ", folder.listing->folder().folder, ": ", status.message()));
+  status.ForEachPayload([&named](auto url, const absl::Cord& payload) { named.SetPayload(url, payload); });
+  folder.failure = std::move(named);
+  return absl::OkStatus();
+}
+
+async::Task<absl::Status> FetchRun::Act() {
+  PS_CO_RETURN_IF_ERROR(CheckStop());
+  PS_CO_ASSIGN_OR_RETURN(const bool acted, co_await ActAfterImport(context_, *mailbox_, hold_, open_, stop_));
+  report_.acted = report_.acted || acted;
+  co_return absl::OkStatus();
+}
+
+// What a committed listing holds is not lost because somebody chose other folders since (SPEC §5.1): it is still
 // fetched from the folder where it lies, after the mail of the present one, which so never waits for it. Only what
 // can't be fetched any more (the folder is gone or rebuilt, the connection changed) ends as gone. What was passed over
 // as read is passed over for good: nobody looks any more whether it becomes unread.
 async::Task<absl::Status> FetchRun::SettleLeftFolders() {
+  absl::Status status;
   for (const LeftFolder& left : left_) {
-    PS_CO_RETURN_IF_ERROR(CheckStop());
-    PS_CO_RETURN_IF_ERROR(co_await FetchLeft(left));
+    status = CheckStop();
+    if (!status.ok()) break;
+    hold_.TurnTo(left.key);
+    status = co_await FetchLeft(left);
+    if (!status.ok()) break;
   }
-  co_return absl::OkStatus();
+  hold_.TurnTo(folders_.front());
+  if (left_again_) hold_.ForgetCursors();  // the next poll looks for it again
+  co_return status;
 }
 
 async::Task<absl::Status> FetchRun::FetchLeft(const LeftFolder& left) {
-  // A claim of its own on the same fence, because a claim is for one folder. Where this one is the first to write, the
-  // mailbox's cursor was not compared: the next poll reads it anew.
-  Hold hold;
-  hold.folder = left.key;
-  hold.fence = hold_.fence;
-  if (hold.fence == 0) hold_.cursor_known = false;
-  absl::Status status;
   bool unfinished = false;  // something of it is still to be tried again
-  if (left.key.generation == folder().generation) {
-    absl::StatusOr<imap::FolderState> state = co_await open_.client->Examine(left.key.folder);
+  if (left.key.generation == folders_.front().generation) {
+    absl::StatusOr<imap::FolderState> state = co_await open_.Enter(left.key.folder, imap::FolderState());
     const imap::ErrorKind kind = imap::GetErrorKind(state.status());
     if (kind == imap::ErrorKind::kServerRefused) {
-      // Perhaps only for now: asked again at the next poll, without holding up the present folder.
-      hold_.cursor_known = false;
+      // Perhaps only for now: asked again at the next poll, without holding up the present folders.
+      left_again_ = true;
       report_.notice =
           absl::StrCat("Mail of the folder ", left.key.folder, ", which the mailbox no longer watches, is ",
                        "still to be fetched: ", std::string(state.status().message()));
@@ -341,28 +272,22 @@ async::Task<absl::Status> FetchRun::FetchLeft(const LeftFolder& left) {
     }
     if (!state.ok() && kind != imap::ErrorKind::kFolderMissing) co_return state.status();
     if (state.ok() && state->uid_validity == left.uid_validity) {
-      hold.blamed.swap(hold_.blamed_elsewhere[left.key.folder]);
-      MessageFetcher fetcher(context_, *mailbox_, hold, *open_.client, left.uid_validity, stop_);
-      absl::StatusOr<int> published = co_await fetcher.FetchAll();
-      status = published.status();
-      if (published.ok()) report_.published += *published;
-      unfinished = published.ok() && !hold.nothing_pending;
-      hold_.blamed_elsewhere[left.key.folder].swap(hold.blamed);
+      MessageFetcher fetcher(context_, *mailbox_, hold_, *open_.client, left.uid_validity, stop_);
+      absl::Status fetched = co_await fetcher.FetchAll(false);
+      report_.published += fetcher.published();
+      if (!fetched.ok()) co_return fetched;
+      unfinished = !hold_.nothing_pending;
     }
   }
-  auto close = [&left](sql::Transaction& tx) { return CloseLeftFolder(tx, left); };
-  std::function<async::Task<absl::Status>(sql::Transaction&)> apply = close;
   if (unfinished) {
-    hold_.cursor_known = false;  // the next poll looks for it again
-  } else if (status.ok()) {
-    status = co_await context_.committer.Commit(hold, apply);
-    if (status.ok()) hold_.blamed_elsewhere.erase(left.key.folder);
+    left_again_ = true;
+    co_return absl::OkStatus();
   }
-  hold_.fence = hold.fence;
-  if (hold.fence != 0) hold_.seen_fence = hold.fence;
-  hold_.begun.merge(hold.begun);
-  if (hold.lost) hold_.lost = true;
-  co_return status;
+  auto close = [&left](sql::Transaction& tx) { return CloseLeftFolder(tx, left); };
+  PS_CO_RETURN_IF_ERROR(co_await context_.committer.Commit(hold_, close));
+  hold_.blamed.clear();
+  hold_.resized.clear();
+  co_return absl::OkStatus();
 }
 
 }  // namespace
@@ -373,7 +298,15 @@ async::Task<absl::StatusOr<FetchReport>> RunFetch(FetchContext& context, Mailbox
   co_return co_await run.Run();
 }
 
-async::Task<absl::StatusOr<OpenFolder>> ConnectTo(FetchContext& context, const config::v1::Mailbox& mailbox) {
+async::Task<absl::StatusOr<imap::FolderState>> OpenMailbox::Enter(std::string folder, imap::FolderState known) {
+  if (standing_in == folder) co_return known;
+  standing_in.clear();
+  PS_CO_ASSIGN_OR_RETURN(const imap::FolderState state, co_await client->Examine(folder));
+  standing_in = folder;
+  co_return state;
+}
+
+async::Task<absl::StatusOr<OpenMailbox>> ConnectTo(FetchContext& context, const config::v1::Mailbox& mailbox) {
   const config::v1::Connection& connection = mailbox.connection();
   PS_CO_ASSIGN_OR_RETURN(Credentials credentials, co_await context.credentials.Get(mailbox));
   imap::ConnectOptions options;
@@ -394,10 +327,12 @@ async::Task<absl::StatusOr<OpenFolder>> ConnectTo(FetchContext& context, const c
   options.password = credentials.password;
   options.limits.max_body_bytes = context.max_message_size + (1 << 20);
   options.timeouts = imap::Timeouts::All(context.command_timeout);
-  options.folder = FolderKeyOf(mailbox).folder;
+  const std::vector<FolderKey> folders = FoldersOf(mailbox);
+  // The first one last: it stays open, and most mail comes there.
+  for (size_t i = 1; i <= folders.size(); ++i) options.folders.push_back(folders[i % folders.size()].folder);
   options.known_servers = context.known_servers.get();
   options.server = absl::StrCat(connection.host(), ":", connection.port());
-  OpenFolder open;
+  OpenMailbox open;
   absl::Status connected;
   do {
     PS_CO_ASSIGN_OR_RETURN(std::unique_ptr<net::Stream> stream,
@@ -410,11 +345,15 @@ async::Task<absl::StatusOr<OpenFolder>> ConnectTo(FetchContext& context, const c
     // What had been remembered was of no use: once more, step by step.
     if (!connected.ok() && !(remembered && context.known_servers->Find(options.server).empty())) co_return connected;
   } while (!connected.ok());
-  PS_CO_ASSIGN_OR_RETURN(open.state, co_await open.client->Examine(options.folder));
-  if (open.state.uid_validity == 0) {
-    co_return WithReason(absl::FailedPreconditionError("the server told no UIDVALIDITY for the folder, so its messages "
-                                                       "can't be told apart over time"),
-                         "PROTOCOL_ERROR");
+  PS_CO_ASSIGN_OR_RETURN(open.states, co_await open.client->ExamineAll(options.folders));
+  std::rotate(open.states.begin(), open.states.end() - 1, open.states.end());
+  if (open.states.front().ok()) open.standing_in = folders.front().folder;
+  for (size_t i = 0; i < open.states.size(); ++i) {
+    if (!open.states[i].ok() || open.states[i]->uid_validity != 0) continue;
+    open.states[i] = WithReason(
+        absl::FailedPreconditionError(absl::StrCat("the server told no UIDVALIDITY for the folder ", folders[i].folder,
+                                                   ", so its messages can't be told apart over time")),
+        kNoUidValidity);
   }
   co_return open;
 }

@@ -1,9 +1,11 @@
-// One pass over one mailbox: list, commit the decisions, fetch, parse, commit the publication. The whole story.
+// One pass over one mailbox and its folders: list, commit the decisions, fetch, parse, commit the publication. The
+// whole story.
 #pragma once
 
 #include <atomic>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "libs/async/runtime.h"
@@ -41,7 +43,10 @@ struct FetchContext {
 struct FetchReport {
   int listed = 0;      // UIDs decided
   int published = 0;   // includes duplicates
+  bool acted = false;  // something was changed on the server
   std::string notice;  // for the mailbox's status
+  // What is wrong with one or more of several folders, whose names it tells; the others were polled.
+  absl::Status folder_failure;
 };
 
 // Runs one poll. `hold` is the worker's claim (its cursor and fence are kept up to date); `stop` is set when the lease
@@ -50,11 +55,19 @@ struct FetchReport {
 async::Task<absl::StatusOr<FetchReport>> RunFetch(FetchContext& context, MailboxRef mailbox, Hold& hold,
                                                   const std::atomic<bool>& stop);
 
-// Connects, signs in and opens the folder read-only. For RunFetch and for Explain.
-struct OpenFolder {
+// A session on the mailbox.
+struct OpenMailbox {
   std::unique_ptr<imap::Client> client;
-  imap::FolderState state;
+  std::vector<absl::StatusOr<imap::FolderState>> states;  // of FoldersOf(), in its order, as of the sign-in
+  std::string standing_in;                                // the folder that is open read-only; empty: none
+  // Opens `folder` read-only, unless it is; then its state is `known`.
+  async::Task<absl::StatusOr<imap::FolderState>> Enter(std::string folder, imap::FolderState known);
 };
-async::Task<absl::StatusOr<OpenFolder>> ConnectTo(FetchContext& context, const config::v1::Mailbox& mailbox);
+// The reason of a folder whose messages can't be told apart over time.
+inline constexpr char kNoUidValidity[] = "PROTOCOL_ERROR";
+
+// Connects, signs in and looks into every folder of the mailbox, in one packet where the server is known. A folder that
+// can't be opened is told by its state. For RunFetch and for Explain.
+async::Task<absl::StatusOr<OpenMailbox>> ConnectTo(FetchContext& context, const config::v1::Mailbox& mailbox);
 
 }  // namespace poststelle::fetcher

@@ -44,6 +44,20 @@ std::string_view StateName(Decision::Kind kind) {
   return "pending";
 }
 
+std::string_view RuleName(Decision::Rule rule) {
+  switch (rule) {
+    case Decision::Rule::kNone:
+      return "";
+    case Decision::Rule::kDeleted:
+      return "deleted";
+    case Decision::Rule::kAge:
+      return "age";
+    case Decision::Rule::kRead:
+      return "read";
+  }
+  return "";
+}
+
 OpenRow ToOpenRow(const sql::Row& row) {
   OpenRow out;
   out.uid = static_cast<uint32_t>(row.Int(0));
@@ -109,8 +123,9 @@ async::Task<absl::StatusOr<std::vector<int64_t>>> ReadFences(sql::Transaction& t
 async::Task<absl::StatusOr<std::optional<Cursor>>> ReadCursor(sql::Transaction& tx, const FolderKey& folder) {
   PS_CO_ASSIGN_OR_RETURN(
       sql::Result result,
-      co_await tx.Execute("SELECT uid_validity, watermark, highest_modseq, reference_time, enable_generation "
-                          "FROM folder_cursor WHERE mailbox_key = $1 AND generation = $2 AND folder = $3",
+      co_await tx.Execute("SELECT uid_validity, watermark, highest_modseq, reference_time, enable_generation, "
+                          "decided_max_age, decided_also_read FROM folder_cursor WHERE mailbox_key = $1 AND generation "
+                          "= $2 AND folder = $3",
                           Key(folder)));
   if (result.rows.empty()) co_return std::nullopt;
   const sql::Row& row = result.rows[0];
@@ -120,18 +135,21 @@ async::Task<absl::StatusOr<std::optional<Cursor>>> ReadCursor(sql::Transaction& 
   cursor.highest_modseq = static_cast<uint64_t>(row.Int(2));
   cursor.reference_ms = row.Int(3);
   cursor.enable_generation = row.Int(4);
+  cursor.max_age_s = row.Int(5);
+  cursor.also_read = row.Int(6) != 0;
   co_return cursor;
 }
 
 async::Task<absl::StatusOr<std::vector<PendingMessage>>> ReadPending(sql::Transaction& tx, const FolderKey& folder,
-                                                                     uint32_t uid_validity, int limit) {
+                                                                     uint32_t uid_validity, bool new_only, int limit) {
   Params params = Key(folder, uid_validity);
   params.emplace_back(int64_t{limit});
+  params.emplace_back(int64_t{new_only ? 0 : 1});
   PS_CO_ASSIGN_OR_RETURN(
       sql::Result result,
       co_await tx.Execute("SELECT uid, size, internal_date, historical, attempts, message_id FROM message "
                           "WHERE mailbox_key = $1 AND generation = $2 AND folder = $3 AND uid_validity = $4 "
-                          "AND state = 'pending' "
+                          "AND state = 'pending' AND historical <= $6 "
                           "ORDER BY historical, CASE WHEN historical = 1 THEN -uid ELSE uid END LIMIT $5",
                           std::move(params)));
   std::vector<PendingMessage> out;
@@ -202,22 +220,25 @@ async::Task<absl::StatusOr<std::vector<OpenRow>>> ReadStalePending(sql::Transact
   co_return ToOpenRows(result);
 }
 
-async::Task<absl::StatusOr<std::vector<LeftFolder>>> ReadLeftFolders(sql::Transaction& tx, const FolderKey& present) {
+async::Task<absl::StatusOr<std::vector<LeftFolder>>> ReadLeftFolders(sql::Transaction& tx,
+                                                                     const std::vector<FolderKey>& present) {
   // Not of a later generation: then it is we who know an old configuration.
-  Params params{present.mailbox.key, present.folder, present.generation};
+  Params params{present.front().mailbox.key, present.front().generation};
   PS_CO_ASSIGN_OR_RETURN(
       sql::Result result,
       co_await tx.Execute("SELECT DISTINCT folder, generation, uid_validity FROM message WHERE mailbox_key = $1 AND "
-                          "state IN ('pending', 'as_read') AND folder <> $2 AND generation <= $3 ORDER BY folder, "
+                          "state IN ('pending', 'as_read') AND generation <= $2 ORDER BY folder, "
                           "generation, uid_validity",
                           std::move(params)));
   std::vector<LeftFolder> out;
   for (const sql::Row& row : result.rows) {
     LeftFolder left;
-    left.key = present;
+    left.key = present.front();
     left.key.folder = row.Text(0);
     left.key.generation = row.Int(1);
     left.uid_validity = static_cast<uint32_t>(row.Int(2));
+    auto named = [&left](const FolderKey& k) { return k.folder == left.key.folder; };
+    if (std::any_of(present.begin(), present.end(), named)) continue;
     out.push_back(std::move(left));
   }
   co_return out;
@@ -230,12 +251,16 @@ async::Task<absl::Status> WriteCursor(sql::Transaction& tx, const FolderKey& fol
   params.emplace_back(static_cast<int64_t>(cursor.highest_modseq));
   params.emplace_back(cursor.reference_ms);
   params.emplace_back(cursor.enable_generation);
+  params.emplace_back(cursor.max_age_s);
+  params.emplace_back(int64_t{cursor.also_read});
   co_return (co_await tx.Execute(
                  "INSERT INTO folder_cursor (mailbox_key, generation, folder, uid_validity, watermark, highest_modseq, "
-                 "reference_time, enable_generation) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) "
+                 "reference_time, enable_generation, decided_max_age, decided_also_read) VALUES ($1, $2, $3, $4, $5, "
+                 "$6, $7, $8, $9, $10) "
                  "ON CONFLICT (mailbox_key, generation, folder) DO UPDATE SET uid_validity = excluded.uid_validity, "
                  "watermark = excluded.watermark, highest_modseq = excluded.highest_modseq, "
-                 "reference_time = excluded.reference_time, enable_generation = excluded.enable_generation",
+                 "reference_time = excluded.reference_time, enable_generation = excluded.enable_generation, "
+                 "decided_max_age = excluded.decided_max_age, decided_also_read = excluded.decided_also_read",
                  std::move(params)))
       .status();
 }
@@ -256,10 +281,11 @@ async::Task<absl::Status> InsertDecisions(sql::Transaction& tx, const FolderKey&
     params.emplace_back(d.internal_date);
     params.emplace_back(now);
     params.emplace_back(d.kind == Decision::Kind::kPending ? int64_t{0} : now);
+    params.emplace_back(std::string(RuleName(d.rule)));
     statements.push_back(
         {"INSERT INTO message (mailbox_key, generation, folder, uid_validity, uid, message_id, mailbox_id, state, "
-         "reason, historical, size, internal_date, attempts, attempt_holder, list_time, decide_time) "
-         "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 0, '', $13, $14) "
+         "reason, historical, size, internal_date, attempts, attempt_holder, list_time, decide_time, rule) "
+         "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 0, '', $13, $14, $15) "
          "ON CONFLICT (mailbox_key, generation, folder, uid_validity, uid) DO UPDATE SET "
          "state = excluded.state, reason = excluded.reason, historical = excluded.historical, "
          "decide_time = excluded.decide_time WHERE message.state = 'gone' AND excluded.state = 'pending'",
@@ -274,6 +300,14 @@ async::Task<absl::Status> InsertDecisions(sql::Transaction& tx, const FolderKey&
          "WHERE mailbox_key = $1 AND generation = $2 AND folder = $3 AND uid_validity = $4 AND uid = $5",
          std::move(carry)});
     statements.push_back({"UPDATE message SET superseded = 1 WHERE message_id = $1", {d.recognised_as}});
+    // What is still to be done with it on the server is done with the new UID.
+    Params moved = Key(folder, uid_validity, d.uid);
+    moved.emplace_back(MessageIdOf(folder, uid_validity, d.uid));
+    moved.emplace_back(d.recognised_as);
+    statements.push_back(
+        {"UPDATE after_import SET mailbox_key = $1, generation = $2, folder = $3, uid_validity = $4, "
+         "uid = $5, message_id = $6 WHERE message_id = $7",
+         std::move(moved)});
   }
   co_return (co_await tx.ExecuteAll(std::move(statements))).status();
 }
@@ -294,13 +328,55 @@ async::Task<absl::Status> SettleAsRead(sql::Transaction& tx, const FolderKey& fo
     params.emplace_back(NowMs());
     PS_CO_RETURN_IF_ERROR(
         (co_await tx.Execute(
-             "UPDATE message SET state = 'passed_over', reason = 'It was read when it was first listed "
+             "UPDATE message SET state = 'passed_over', rule = 'read', reason = 'It was read when it was first listed "
              "and stayed so until it was too old.', decide_time = $6 WHERE mailbox_key = $1 AND "
              "generation = $2 AND folder = $3 AND uid_validity = $4 AND uid = $5 AND state || '' = 'as_read'",
              std::move(params)))
             .status());
   }
   co_return absl::OkStatus();
+}
+
+async::Task<absl::StatusOr<std::vector<PassedOver>>> ReadPassedOver(sql::Transaction& tx, const FolderKey& folder,
+                                                                    uint32_t uid_validity, int64_t oldest) {
+  Params params = Key(folder, uid_validity);
+  params.emplace_back(oldest);
+  PS_CO_ASSIGN_OR_RETURN(
+      sql::Result result,
+      co_await tx.Execute("SELECT uid, internal_date, state FROM message WHERE mailbox_key = $1 AND generation = $2 "
+                          "AND folder = $3 AND uid_validity = $4 AND (state = 'as_read' OR (state = 'passed_over' AND "
+                          "rule IN ('age', 'read') AND internal_date >= $5)) ORDER BY uid",
+                          std::move(params)));
+  std::vector<PassedOver> out;
+  out.reserve(result.rows.size());
+  for (const sql::Row& row : result.rows) {
+    PassedOver passed;
+    passed.uid = static_cast<uint32_t>(row.Int(0));
+    passed.internal_date = row.Int(1);
+    passed.as_read = row.Text(2) == "as_read";
+    out.push_back(passed);
+  }
+  co_return out;
+}
+
+async::Task<absl::Status> Reconsider(sql::Transaction& tx, const FolderKey& folder, uint32_t uid_validity,
+                                     const std::vector<uint32_t>& pending, const std::vector<uint32_t>& as_read) {
+  std::vector<sql::Statement> statements;
+  for (uint32_t uid : pending) {
+    statements.push_back(
+        {"UPDATE message SET state = 'pending', rule = '', reason = '', decide_time = 0, historical = "
+         "1 WHERE mailbox_key = $1 AND generation = $2 AND folder = $3 AND uid_validity = $4 AND uid = "
+         "$5 AND state || '' IN ('as_read', 'passed_over')",
+         Key(folder, uid_validity, uid)});
+  }
+  for (uint32_t uid : as_read) {
+    statements.push_back(
+        {"UPDATE message SET state = 'as_read', rule = '', historical = 1, reason = 'It is young enough "
+         "by now, but read, and read mail is not imported here.' WHERE mailbox_key = $1 AND generation "
+         "= $2 AND folder = $3 AND uid_validity = $4 AND uid = $5 AND state || '' = 'passed_over'",
+         Key(folder, uid_validity, uid)});
+  }
+  co_return (co_await tx.ExecuteAll(std::move(statements))).status();
 }
 
 async::Task<absl::Status> CloseStalePending(sql::Transaction& tx, const FolderKey& folder, uint32_t uid_validity) {

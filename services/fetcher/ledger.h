@@ -4,7 +4,8 @@
 //
 //   (none)  → pending | passed_over | as_read | recognised      by a listing's commit
 //   as_read → pending | passed_over                             it became unread, or too old to wait for
-//   as_read → passed_over, pending → gone                       the mailbox names another folder (CloseLeftFolder)
+//   as_read → passed_over, pending → gone                       the mailbox names other folders (CloseLeftFolder)
+//   passed_over → pending | as_read, as_read → pending          the mailbox's import options became wider (Reconsider)
 //   pending → published | duplicate | quarantined | gone        by a publication's commit
 //   gone    → pending                                           listed again: the server took back a UIDVALIDITY
 //
@@ -15,6 +16,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <optional>
 #include <set>
@@ -42,6 +44,8 @@ struct FolderKey {
   std::string folder;
 };
 
+inline constexpr int64_t kUnlimitedAge = std::numeric_limits<int64_t>::max();
+
 // How far a folder is decided.
 struct Cursor {
   uint32_t uid_validity = 0;  // 0: never listed
@@ -50,14 +54,20 @@ struct Cursor {
   // Start of the last complete listing; 0: none yet; below 0: its negative, while a relisting is going on.
   int64_t reference_ms = 0;
   int64_t enable_generation = 0;
+  // The import options by which it was decided what to pass over: wider ones re-evaluate that, once (SPEC §5.3).
+  int64_t max_age_s = 0;  // 0: not recorded; kUnlimitedAge
+  bool also_read = false;
   bool operator==(const Cursor&) const = default;
 };
 
 // What a listing decided for one UID.
 struct Decision {
   enum class Kind { kPending, kPassedOver, kAsRead, kRecognised };
+  // The rule that passed it over.
+  enum class Rule { kNone, kDeleted, kAge, kRead };
   uint32_t uid = 0;
   Kind kind = Kind::kPending;
+  Rule rule = Rule::kNone;
   std::string reason;
   bool historical = false;
   uint64_t size = 0;
@@ -91,6 +101,7 @@ struct Publication {
   std::string anchor;                    // 32 bytes
   std::optional<blob::EncodedBlob> raw;  // absent for a mail above the size limit
   EventEffects effects;
+  std::string after_import;  // what is due on the server once it is published (after_import.h); or empty
 };
 
 // Where a row that an anchor matched leads.
@@ -120,8 +131,9 @@ async::Task<absl::StatusOr<std::vector<int64_t>>> ReadFences(sql::Transaction& t
                                                              const std::vector<std::string>& mailbox_keys);
 async::Task<absl::StatusOr<std::optional<Cursor>>> ReadCursor(sql::Transaction& tx, const FolderKey& folder);
 // Messages to fetch, in the order to fetch them: new mail by UID before backlog, backlog newest first; at most `limit`.
+// With `new_only` no backlog.
 async::Task<absl::StatusOr<std::vector<PendingMessage>>> ReadPending(sql::Transaction& tx, const FolderKey& folder,
-                                                                     uint32_t uid_validity, int limit);
+                                                                     uint32_t uid_validity, bool new_only, int limit);
 struct OpenRow {
   uint32_t uid = 0;
   uint64_t size = 0;
@@ -131,6 +143,15 @@ struct OpenRow {
 // What was passed over as read and may still become unread.
 async::Task<absl::StatusOr<std::vector<OpenRow>>> ReadAsRead(sql::Transaction& tx, const FolderKey& folder,
                                                              uint32_t uid_validity);
+// What wider rules may import after all: everything as_read, and what was passed over for its age or because it was
+// read, if it was received at or after `oldest` (seconds since 1970).
+struct PassedOver {
+  uint32_t uid = 0;
+  int64_t internal_date = 0;
+  bool as_read = false;  // not final yet
+};
+async::Task<absl::StatusOr<std::vector<PassedOver>>> ReadPassedOver(sql::Transaction& tx, const FolderKey& folder,
+                                                                    uint32_t uid_validity, int64_t oldest);
 // True if the mailbox has fetched mail under another UIDVALIDITY or connection, whose anchors may recognise a listing.
 async::Task<absl::StatusOr<bool>> HasOlderIdentities(sql::Transaction& tx, const FolderKey& folder,
                                                      uint32_t uid_validity);
@@ -144,12 +165,13 @@ async::Task<absl::StatusOr<std::optional<AnchorMatch>>> MatchAnchor(sql::Transac
 async::Task<absl::StatusOr<std::vector<OpenRow>>> ReadStalePending(sql::Transaction& tx, const FolderKey& folder,
                                                                    uint32_t uid_validity);
 
-// A folder that has pending or as_read rows although the mailbox names another one now.
+// A folder that has pending or as_read rows although the mailbox names others now.
 struct LeftFolder {
   FolderKey key;
   uint32_t uid_validity = 0;
 };
-async::Task<absl::StatusOr<std::vector<LeftFolder>>> ReadLeftFolders(sql::Transaction& tx, const FolderKey& present);
+async::Task<absl::StatusOr<std::vector<LeftFolder>>> ReadLeftFolders(sql::Transaction& tx,
+                                                                     const std::vector<FolderKey>& present);
 
 // --- writes (inside a fenced transaction) -------------------------------------------------------------------------
 
@@ -160,6 +182,9 @@ async::Task<absl::Status> InsertDecisions(sql::Transaction& tx, const FolderKey&
 // as_read → pending (became unread) or passed_over (too old).
 async::Task<absl::Status> SettleAsRead(sql::Transaction& tx, const FolderKey& folder, uint32_t uid_validity,
                                        const std::vector<uint32_t>& unread, const std::vector<uint32_t>& too_old);
+// What wider rules import after all: as_read or passed_over → pending, marked historical; passed_over → as_read.
+async::Task<absl::Status> Reconsider(sql::Transaction& tx, const FolderKey& folder, uint32_t uid_validity,
+                                     const std::vector<uint32_t>& pending, const std::vector<uint32_t>& as_read);
 // Pending rows of older identities can't be fetched any more: they end as gone, their mail was listed again.
 async::Task<absl::Status> CloseStalePending(sql::Transaction& tx, const FolderKey& folder, uint32_t uid_validity);
 // Ends what is open of a folder that the mailbox no longer names: as_read rows are passed over, since nobody looks

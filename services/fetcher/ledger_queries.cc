@@ -29,17 +29,20 @@ v1::Outcome::Kind KindOf(const std::string& state) {
 constexpr std::string_view kOutcomeByInternetId =
     "SELECT state, reason, generation, folder, uid_validity, uid, mailbox_id, ticket_id, message_id, "
     "related_message_id, "
-    "list_time, decide_time, attempts FROM message WHERE mailbox_key = $1 AND internet_message_id = $2 "
+    "list_time, decide_time, attempts, (SELECT problem FROM after_import a WHERE a.message_id = message.message_id) "
+    "FROM message WHERE mailbox_key = $1 AND internet_message_id = $2 "
     "ORDER BY list_time, uid LIMIT $3";
 constexpr std::string_view kOutcomeByIdentity =
     "SELECT state, reason, generation, folder, uid_validity, uid, mailbox_id, ticket_id, message_id, "
     "related_message_id, "
-    "list_time, decide_time, attempts FROM message WHERE mailbox_key = $1 AND generation = $2 AND folder = $3 AND "
+    "list_time, decide_time, attempts, (SELECT problem FROM after_import a WHERE a.message_id = message.message_id) "
+    "FROM message WHERE mailbox_key = $1 AND generation = $2 AND folder = $3 AND "
     "uid_validity = $4 AND uid = $5";
 constexpr std::string_view kOutcomeById =
     "SELECT state, reason, generation, folder, uid_validity, uid, mailbox_id, ticket_id, message_id, "
     "related_message_id, "
-    "list_time, decide_time, attempts FROM message WHERE message_id = $1";
+    "list_time, decide_time, attempts, (SELECT problem FROM after_import a WHERE a.message_id = message.message_id) "
+    "FROM message WHERE message_id = $1";
 
 constexpr std::string_view kContentById = "SELECT content FROM message_content WHERE message_id = $1";
 
@@ -59,6 +62,9 @@ v1::Outcome ToOutcome(const sql::Row& row) {
   SetMs(out.mutable_list_time(), row.Int(10));
   if (row.Int(11) != 0) SetMs(out.mutable_decide_time(), row.Int(11));
   out.set_attempts(static_cast<int32_t>(row.Int(12)));
+  if (!row.IsNull(13) && !row.Text(13).empty()) {
+    out.set_reason(absl::StrCat(out.reason(), out.reason().empty() ? "" : " ", row.Text(13)));
+  }
   return out;
 }
 

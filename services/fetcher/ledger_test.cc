@@ -230,9 +230,10 @@ TEST_P(LedgerTest, WhatIsOpenOfAFolderThatWasLeftIsFoundAndEndsVisibly) {
   FolderKey present = folder_;
   present.folder = "Other";
   std::vector<LeftFolder> left;
-  auto read = [&](const FolderKey& folder) {
+  auto read = [&](const FolderKey& watched) {
+    const std::vector<FolderKey> folders{watched};
     return Await(database_->Read([&](sql::Transaction& tx) -> async::Task<absl::Status> {
-      absl::StatusOr<std::vector<LeftFolder>> found = co_await ReadLeftFolders(tx, folder);
+      absl::StatusOr<std::vector<LeftFolder>> found = co_await ReadLeftFolders(tx, folders);
       if (found.ok()) left = *found;
       co_return found.status();
     }));

@@ -17,6 +17,24 @@ ListingRules RulesFor(const config::v1::Mailbox& mailbox, const Cursor& cursor, 
   return rules;
 }
 
+namespace {
+
+int64_t AgeOf(const ListingRules& rules) {
+  return rules.unlimited_age ? kUnlimitedAge : absl::ToInt64Seconds(rules.max_age);
+}
+
+}  // namespace
+
+bool Wider(const ListingRules& rules, const Cursor& cursor) {
+  if (cursor.max_age_s == 0) return false;
+  return AgeOf(rules) > cursor.max_age_s || (rules.also_read && !cursor.also_read);
+}
+
+void Record(const ListingRules& rules, Cursor& cursor) {
+  cursor.max_age_s = AgeOf(rules);
+  cursor.also_read = rules.also_read;
+}
+
 bool TooOld(const ListingRules& rules, int64_t internal_date) {
   return !rules.unlimited_age && absl::FromUnixSeconds(internal_date) < rules.reference - rules.max_age;
 }
@@ -29,9 +47,11 @@ Decision Decide(const ListingRules& rules, const Listed& mail) {
   decision.historical = rules.first_listing;
   if (mail.deleted) {
     decision.kind = Decision::Kind::kPassedOver;
+    decision.rule = Decision::Rule::kDeleted;
     decision.reason = "It was marked as deleted on the server when it was first listed.";
   } else if (TooOld(rules, mail.internal_date)) {
     decision.kind = Decision::Kind::kPassedOver;
+    decision.rule = Decision::Rule::kAge;
     decision.reason =
         absl::StrCat("It was received on ",
                      absl::FormatTime("%Y-%m-%d", absl::FromUnixSeconds(mail.internal_date), absl::UTCTimeZone()),

@@ -33,6 +33,11 @@ struct ListingRules {
 // in this enabling and connection generation.
 ListingRules RulesFor(const config::v1::Mailbox& mailbox, const Cursor& cursor, absl::Time now);
 
+// True if the rules may import what was passed over by the options that the cursor tells; never where it tells none.
+bool Wider(const ListingRules& rules, const Cursor& cursor);
+// Writes the options of the rules into the cursor.
+void Record(const ListingRules& rules, Cursor& cursor);
+
 // True if `internal_date` is older than the limit.
 bool TooOld(const ListingRules& rules, int64_t internal_date);
 

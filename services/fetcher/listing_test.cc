@@ -62,6 +62,26 @@ TEST(Listing, UnlimitedAgeTakesEverything) {
   EXPECT_EQ(Decide(RulesFor(mailbox, Cursor{}, kNow), {1, 1, 0, false}).kind, Decision::Kind::kPending);
 }
 
+TEST(Listing, WiderOptionsAreToldFromNarrowerOnes) {
+  config::v1::Mailbox mailbox = Mailbox();
+  Cursor cursor = Listed(kNow);
+  EXPECT_FALSE(Wider(RulesFor(mailbox, cursor, kNow), cursor));  // nothing is on record
+  Record(RulesFor(mailbox, cursor, kNow), cursor);
+  EXPECT_FALSE(Wider(RulesFor(mailbox, cursor, kNow), cursor));
+  mailbox.mutable_import_options()->set_max_age_days(20);
+  mailbox.mutable_import_options()->set_also_fetch_read(false);
+  EXPECT_FALSE(Wider(RulesFor(mailbox, cursor, kNow), cursor));
+  mailbox.mutable_import_options()->set_max_age_days(31);
+  EXPECT_TRUE(Wider(RulesFor(mailbox, cursor, kNow), cursor));
+  mailbox.mutable_import_options()->set_unlimited_age(true);
+  EXPECT_TRUE(Wider(RulesFor(mailbox, cursor, kNow), cursor));
+  Record(RulesFor(mailbox, cursor, kNow), cursor);
+  mailbox.mutable_import_options()->set_max_age_days(3650);
+  EXPECT_FALSE(Wider(RulesFor(mailbox, cursor, kNow), cursor));
+  mailbox.mutable_import_options()->set_also_fetch_read(true);
+  EXPECT_TRUE(Wider(RulesFor(mailbox, cursor, kNow), cursor));
+}
+
 TEST(Listing, AnInterruptedRelistingKeepsItsReference) {
   Cursor cursor = Listed(kNow - absl::Hours(48));
   cursor.reference_ms = -cursor.reference_ms;

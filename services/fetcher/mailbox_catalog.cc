@@ -1,5 +1,8 @@
 #include "services/fetcher/mailbox_catalog.h"
 
+#include <algorithm>
+
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 
@@ -9,13 +12,32 @@ std::string MailboxIdOf(const std::string& resource_name) {
   return std::string(absl::StripPrefix(resource_name, "mailboxes/"));
 }
 
-FolderKey FolderKeyOf(const config::v1::Mailbox& mailbox) {
-  FolderKey out;
-  out.mailbox.id = MailboxIdOf(mailbox.name());
-  out.mailbox.key =
-      absl::StrCat(out.mailbox.id, "@", mailbox.create_time().seconds(), ".", mailbox.create_time().nanos());
-  out.generation = mailbox.connection_generation();
-  out.folder = mailbox.import_options().folders().empty() ? "INBOX" : mailbox.import_options().folders(0);
+MailboxKey MailboxKeyOf(const config::v1::Mailbox& mailbox) {
+  MailboxKey out;
+  out.id = MailboxIdOf(mailbox.name());
+  out.key = absl::StrCat(out.id, "@", mailbox.create_time().seconds(), ".", mailbox.create_time().nanos());
+  return out;
+}
+
+std::string CanonicalFolder(const std::string& folder) {
+  return absl::EqualsIgnoreCase(folder, "INBOX") ? "INBOX" : folder;
+}
+
+std::vector<FolderKey> FoldersOf(const config::v1::Mailbox& mailbox) {
+  std::vector<FolderKey> out;
+  FolderKey key;
+  key.mailbox = MailboxKeyOf(mailbox);
+  key.generation = mailbox.connection_generation();
+  for (const std::string& folder : mailbox.import_options().folders()) {
+    key.folder = CanonicalFolder(folder);
+    const bool known =
+        std::any_of(out.begin(), out.end(), [&key](const FolderKey& k) { return k.folder == key.folder; });
+    if (!known) out.push_back(key);
+  }
+  if (out.empty()) {
+    key.folder = "INBOX";
+    out.push_back(std::move(key));
+  }
   return out;
 }
 
@@ -58,7 +80,7 @@ void MailboxCatalog::Upsert(config::v1::Mailbox mailbox) {
     MailboxRef& place = mailboxes_[change.mailbox_id];
     if (place != nullptr && place->enabled()) --enabled_;
     if (change.mailbox->enabled()) ++enabled_;
-    place = change.mailbox;
+    change.before = std::exchange(place, change.mailbox);
     listener = listener_;
   }
   if (listener) listener(change);
@@ -66,16 +88,17 @@ void MailboxCatalog::Upsert(config::v1::Mailbox mailbox) {
 
 void MailboxCatalog::Delete(const std::string& mailbox_id) {
   std::function<void(const CatalogChange&)> listener;
+  CatalogChange change;
+  change.mailbox_id = mailbox_id;
   {
     std::lock_guard lock(mutex_);
     if (auto it = mailboxes_.find(mailbox_id); it != mailboxes_.end()) {
       if (it->second->enabled()) --enabled_;
+      change.before = it->second;
       mailboxes_.erase(it);
     }
     listener = listener_;
   }
-  CatalogChange change;
-  change.mailbox_id = mailbox_id;
   if (listener) listener(change);
 }
 

@@ -22,13 +22,18 @@ using MailboxRef = std::shared_ptr<const config::v1::Mailbox>;
 
 // "mailboxes/abc" → "abc".
 std::string MailboxIdOf(const std::string& resource_name);
-// The folder of the mailbox and its identity in the ledger.
-FolderKey FolderKeyOf(const config::v1::Mailbox& mailbox);
+// The identity of the mailbox in the ledger.
+MailboxKey MailboxKeyOf(const config::v1::Mailbox& mailbox);
+// The folders that the mailbox watches, in its order, each once; at least one.
+std::vector<FolderKey> FoldersOf(const config::v1::Mailbox& mailbox);
+// A folder name as the ledger has it: INBOX is INBOX in any case (RFC 9051 §5.1).
+std::string CanonicalFolder(const std::string& folder);
 
 // What changed, told to the worker in order.
 struct CatalogChange {
   std::string mailbox_id;
   MailboxRef mailbox;  // null: deleted
+  MailboxRef before;   // as it was known until now; null: not at all
 };
 
 // The present mailboxes. Filled by ConfigWatch; read by everybody. Thread-safe.

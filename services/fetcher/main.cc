@@ -124,12 +124,13 @@ int Main(int argc, char** argv) {
   });
   rpc::Work work;
   work.dependency = "database";
-  work.prepare = [&] { return PrepareLedger(database, raw, feed_info, board); };
+  std::vector<MailboxKey> known_mailboxes;
+  work.prepare = [&] { return PrepareLedger(database, raw, feed_info, board, known_mailboxes); };
   work.start = [&] {
     monitor.Start();
     background.Spawn(board.FlushLoop());
     observe::Log(observe::Level::kInfo, "worker.started", {{"holder", short_holder}});
-    worker.Start();
+    worker.Start(std::move(known_mailboxes));
     watch.emplace(channel, catalog, [&frame](bool ready) { frame.SetReady("config", ready); });
   };
   work.stop = {{"watch of config", [&] { watch->Stop(); }},

@@ -12,6 +12,7 @@
 #include "libs/mail/digest.h"
 #include "libs/mail/scan.h"
 #include "libs/observe/log.h"
+#include "services/fetcher/after_import.h"
 #include "services/fetcher/event_effects.h"
 #include "services/fetcher/failure_policy.h"
 #include "services/fetcher/message_content.h"
@@ -83,7 +84,7 @@ class MessageFetcher::Sink : public imap::BodySink {
     slot->empty = slot->announced == 0 && slot->listed_size > 0;
     // Finish() waits for what is complete.
     slot->complete = !slot->outgrown && !slot->empty;
-    if (slot->complete) fetcher_.parsing_.Spawn(fetcher_.Parse(slot));
+    if (slot->complete) fetcher_.parsing_->Spawn(fetcher_.Parse(slot));
     return absl::OkStatus();
   }
 
@@ -95,13 +96,7 @@ class MessageFetcher::Sink : public imap::BodySink {
 
 MessageFetcher::MessageFetcher(FetchContext& context, const config::v1::Mailbox& mailbox, Hold& hold,
                                imap::Client& client, uint32_t uid_validity, const std::atomic<bool>& stop)
-    : context_(context),
-      mailbox_(mailbox),
-      hold_(hold),
-      client_(client),
-      uid_validity_(uid_validity),
-      stop_(stop),
-      parsing_(context.executor) {}
+    : context_(context), mailbox_(mailbox), hold_(hold), client_(client), uid_validity_(uid_validity), stop_(stop) {}
 
 MessageFetcher::~MessageFetcher() = default;
 
@@ -128,11 +123,13 @@ async::Task<absl::Status> MessageFetcher::JoinFinish(std::shared_ptr<Finishing> 
     if (!slot->stored) continue;
     Forget(slot->listed.uid);
     hold_.begun.erase(slot->listed.message_id);
+    if (!slot->publication.after_import.empty()) hold_.next_action = absl::InfinitePast();
   }
   co_return finishing->result;
 }
 
-async::Task<absl::StatusOr<int>> MessageFetcher::FetchAll() {
+async::Task<absl::Status> MessageFetcher::FetchAll(bool new_only) {
+  parsing_.emplace(context_.executor);
   absl::Status status;
   // One window is committed while the next is downloaded; never two, so that they are published in their order.
   std::shared_ptr<Finishing> finishing;
@@ -142,12 +139,12 @@ async::Task<absl::StatusOr<int>> MessageFetcher::FetchAll() {
     status = co_await JoinFinish(std::exchange(finishing, nullptr));
     if (!status.ok()) break;
     std::vector<PendingMessage> pending;
-    sql::Work work = [this, &pending](sql::Transaction& tx) -> async::Task<absl::Status> {
-      PS_CO_ASSIGN_OR_RETURN(pending, co_await ReadPending(tx, hold_.folder, uid_validity_, kPendingAtOnce));
+    sql::Work work = [this, &pending, new_only](sql::Transaction& tx) -> async::Task<absl::Status> {
+      PS_CO_ASSIGN_OR_RETURN(pending, co_await ReadPending(tx, hold_.folder, uid_validity_, new_only, kPendingAtOnce));
       co_return absl::OkStatus();
     };
     status = co_await context_.database.Read(work);
-    hold_.nothing_pending = status.ok() && pending.empty();
+    if (!new_only) hold_.nothing_pending = status.ok() && pending.empty();
     std::erase_if(pending, [this](const PendingMessage& m) { return set_aside_.contains(m.uid); });
     if (!status.ok() || pending.empty()) break;
     // Who failed least goes first: where the server fails with everything, they take turns.
@@ -204,11 +201,10 @@ async::Task<absl::StatusOr<int>> MessageFetcher::FetchAll() {
   }
   absl::Status last = co_await JoinFinish(std::exchange(finishing, nullptr));
   if (status.ok()) status = last;
-  co_await parsing_.Join();
+  co_await parsing_->Join();
   if (abandoned > 0) context_.memory.Release(abandoned);
   if (status.ok()) status = refused_;
-  if (!status.ok()) co_return status;
-  co_return published_;
+  co_return status;
 }
 
 bool MessageFetcher::IsSuspect(const PendingMessage& message) const {
@@ -466,6 +462,8 @@ async::Task<absl::Status> MessageFetcher::Finish(Window& window) {
     slot->publication.uid_validity = uid_validity_;
     slot->publication.uid = slot->listed.uid;
     slot->publication.effects = EffectsOf(mailbox_.import_options(), slot->publication.content);
+    // Only with the raw bytes here: what is too large stays on the server.
+    if (slot->publication.raw) slot->publication.after_import = ActionOf(mailbox_);
     published.push_back(slot);
   }
   if (published.empty()) co_return unparsed;
@@ -486,6 +484,8 @@ async::Task<absl::Status> MessageFetcher::Finish(Window& window) {
   }
   PS_CO_RETURN_IF_ERROR(co_await context_.raw.Save(std::move(raw)));
   Failpoint("publication.before_commit");
+  // SPEC §5.11: from here on nothing comes of it any more. What is being committed right now still counts as before.
+  if (*hold_.deleted) co_return absl::CancelledError("the mailbox was deleted");
   absl::Status committed = co_await context_.committer.Commit(units);
   Failpoint("publication.after_commit");
   for (size_t i = 0; i < units.size(); ++i) {

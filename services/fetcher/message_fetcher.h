@@ -4,6 +4,7 @@
 #include <atomic>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_set>
 #include <vector>
@@ -38,8 +39,10 @@ class MessageFetcher {
                  uint32_t uid_validity, const std::atomic<bool>& stop);
   ~MessageFetcher();
 
-  // Until nothing is pending. Returns how many were published.
-  async::Task<absl::StatusOr<int>> FetchAll();
+  // Until nothing is pending; with `new_only` until no new mail is, which leaves the backlog of a first listing to a
+  // later call.
+  async::Task<absl::Status> FetchAll(bool new_only);
+  int published() const { return published_; }
 
  private:
   struct Slot;
@@ -73,7 +76,7 @@ class MessageFetcher {
   imap::Client& client_;
   const uint32_t uid_validity_;
   const std::atomic<bool>& stop_;
-  async::TaskScope parsing_;
+  std::optional<async::TaskScope> parsing_;  // of the present FetchAll()
   int published_ = 0;
   std::unordered_set<uint32_t> set_aside_;  // not tried again in this poll
   int passing_refusals_ = 0;

@@ -100,7 +100,7 @@ async::Task<grpc::Status> MessageService::ExplainOne(const v1::ExplainRequest& r
     co_return rpc::Error(grpc::StatusCode::NOT_FOUND, "MAILBOX_NOT_FOUND",
                          absl::StrCat("there is no mailbox ", request.mailbox()), {{"mailbox", request.mailbox()}});
   }
-  auto known = co_await queries_.OutcomesOf(FolderKeyOf(*mailbox).mailbox, message_id);
+  auto known = co_await queries_.OutcomesOf(MailboxKeyOf(*mailbox), message_id);
   if (!known.ok()) co_return rpc::FromAbsl(known.status());
   for (v1::Outcome& outcome : *known) *response.add_outcomes() = std::move(outcome);
   absl::Status asked = co_await AskServer(*mailbox, message_id, response);
@@ -112,17 +112,35 @@ async::Task<grpc::Status> MessageService::ExplainOne(const v1::ExplainRequest& r
 
 async::Task<absl::Status> MessageService::AskServer(const config::v1::Mailbox& mailbox, const std::string& message_id,
                                                     v1::ExplainResponse& response) {
-  PS_CO_ASSIGN_OR_RETURN(OpenFolder open, co_await ConnectTo(fetch_, mailbox));
-  PS_CO_ASSIGN_OR_RETURN(std::vector<uint32_t> uids, co_await open.client->SearchMessageId(message_id));
+  PS_CO_ASSIGN_OR_RETURN(OpenMailbox open, co_await ConnectTo(fetch_, mailbox));
+  const std::vector<FolderKey> folders = FoldersOf(mailbox);
+  absl::Status first_failure;
+  for (size_t i = 0; i < folders.size(); ++i) {
+    absl::Status asked = open.states[i].status();
+    if (asked.ok()) asked = co_await AskFolder(open, folders[i], *open.states[i], mailbox, message_id, response);
+    if (first_failure.ok()) first_failure = asked;
+    const imap::ErrorKind kind = imap::GetErrorKind(asked);
+    if (!asked.ok() && kind != imap::ErrorKind::kFolderMissing && kind != imap::ErrorKind::kServerRefused) {
+      co_return asked;
+    }
+  }
   (co_await open.client->Logout()).IgnoreError();  // everything was read; nothing is lost with the farewell
-  const FolderKey folder = FolderKeyOf(mailbox);
+  co_return first_failure;
+}
+
+async::Task<absl::Status> MessageService::AskFolder(OpenMailbox& open, const FolderKey& folder, imap::FolderState state,
+                                                    const config::v1::Mailbox& mailbox, const std::string& message_id,
+                                                    v1::ExplainResponse& response) {
+  PS_CO_ASSIGN_OR_RETURN(state, co_await open.Enter(folder.folder, state));
+  PS_CO_ASSIGN_OR_RETURN(std::vector<uint32_t> uids, co_await open.client->SearchMessageId(message_id));
   for (uint32_t uid : uids) {
     auto told = [&](const v1::Outcome& o) {
-      return o.server_identity().uid() == uid && o.server_identity().uid_validity() == open.state.uid_validity;
+      return o.server_identity().uid() == uid && o.server_identity().uid_validity() == state.uid_validity &&
+             o.server_identity().folder() == folder.folder;
     };
     if (std::any_of(response.outcomes().begin(), response.outcomes().end(), told)) continue;
     PS_CO_ASSIGN_OR_RETURN(std::optional<v1::Outcome> row,
-                           co_await queries_.OutcomeOf(folder, open.state.uid_validity, uid));
+                           co_await queries_.OutcomeOf(folder, state.uid_validity, uid));
     v1::Outcome& outcome = *response.add_outcomes();
     if (row) {
       outcome = *std::move(row);
@@ -133,7 +151,7 @@ async::Task<absl::Status> MessageService::AskServer(const config::v1::Mailbox& m
     outcome.set_mailbox(mailbox.name());
     outcome.mutable_server_identity()->set_connection_generation(folder.generation);
     outcome.mutable_server_identity()->set_folder(folder.folder);
-    outcome.mutable_server_identity()->set_uid_validity(open.state.uid_validity);
+    outcome.mutable_server_identity()->set_uid_validity(state.uid_validity);
     outcome.mutable_server_identity()->set_uid(uid);
   }
   co_return absl::OkStatus();

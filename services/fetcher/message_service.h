@@ -27,6 +27,9 @@ class MessageService : public v1::MessageService::CallbackService {
   // Asks the server for mails that the ledger does not know by their Message-ID, and adds their outcomes.
   async::Task<absl::Status> AskServer(const config::v1::Mailbox& mailbox, const std::string& message_id,
                                       v1::ExplainResponse& response);
+  async::Task<absl::Status> AskFolder(OpenMailbox& open, const FolderKey& folder, imap::FolderState state,
+                                      const config::v1::Mailbox& mailbox, const std::string& message_id,
+                                      v1::ExplainResponse& response);
   const rpc::Gate& gate_;
   FetchContext& fetch_;
   LedgerQueries& queries_;

@@ -2,14 +2,17 @@
 
 #include "libs/base/status_macros.h"
 #include "libs/observe/log.h"
+#include "services/fetcher/forget_mailbox.h"
 #include "services/fetcher/schema.h"
 
 namespace poststelle::fetcher {
 
-async::Task<absl::Status> PrepareLedger(sql::Database& database, blob::Store& raw, FeedInfo& feed, StatusBoard& board) {
+async::Task<absl::Status> PrepareLedger(sql::Database& database, blob::Store& raw, FeedInfo& feed, StatusBoard& board,
+                                        std::vector<MailboxKey>& known) {
   const std::vector<sql::Migration> migrations = LedgerMigrations();
   PS_CO_RETURN_IF_ERROR(co_await sql::Migrate(database, migrations));
   PS_CO_ASSIGN_OR_RETURN(feed, co_await EnsureFeed(database));
+  PS_CO_ASSIGN_OR_RETURN(known, co_await ReadKnownMailboxes(database));
   absl::Status loaded = co_await board.Load();
   if (absl::IsUnavailable(loaded)) co_return loaded;
   if (!loaded.ok()) {

@@ -9,7 +9,9 @@
 namespace poststelle::fetcher {
 
 // Brings the schema up to date, reads the feed's constants into `feed`, and the states of mailboxes that earlier
-// processes left into `board`, and frees what these left in `raw`. Repeatable; kUnavailable while the database is away.
-async::Task<absl::Status> PrepareLedger(sql::Database& database, blob::Store& raw, FeedInfo& feed, StatusBoard& board);
+// processes left into `board`, and which mailboxes the ledger knows into `known` (forget_mailbox.h), and frees what
+// these processes left in `raw`. Repeatable; kUnavailable while the database is away.
+async::Task<absl::Status> PrepareLedger(sql::Database& database, blob::Store& raw, FeedInfo& feed, StatusBoard& board,
+                                        std::vector<MailboxKey>& known);
 
 }  // namespace poststelle::fetcher

@@ -202,6 +202,14 @@ void AppendOutcome(const Item& item, Statements& out) {
        "undecodable = $15 WHERE mailbox_key = $1 AND generation = $2 AND folder = $3 AND uid_validity = $4 "
        "AND uid = $5 AND state || '' = 'pending'",
        std::move(params)});
+  if (p.after_import.empty()) return;
+  Params action = Identity(p);
+  action.emplace_back(item.message_id);
+  action.emplace_back(p.after_import);
+  out.push_back(
+      {"INSERT INTO after_import (mailbox_key, generation, folder, uid_validity, uid, message_id, action) VALUES ($1, "
+       "$2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
+       std::move(action)});
 }
 
 async::Task<absl::Status> PublishWave(sql::Transaction& tx, std::vector<Item*>& wave, const FeedInfo& feed) {

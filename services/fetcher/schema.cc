@@ -171,6 +171,38 @@ constexpr std::string_view kEventEffects = R"sql(
 ALTER TABLE event ADD COLUMN effects BLOB;
 )sql";
 
+// What re-evaluation goes by when import options become wider.
+constexpr std::string_view kImportOptions = R"sql(
+-- The rule that passed a message over: deleted, age, read; '' for every other state.
+ALTER TABLE message ADD COLUMN rule TEXT NOT NULL DEFAULT '';
+UPDATE message SET rule = 'age' WHERE state = 'passed_over' AND reason LIKE 'It was received on %';
+UPDATE message SET rule = 'read' WHERE state = 'passed_over' AND reason LIKE 'It was read when %';
+UPDATE message SET rule = 'deleted' WHERE state = 'passed_over' AND reason LIKE 'It was marked as deleted %';
+-- The options by which the folder's messages were passed over: the age limit in seconds (0: not recorded, the largest
+-- number: none) and whether read mail was wanted.
+ALTER TABLE folder_cursor ADD COLUMN decided_max_age BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE folder_cursor ADD COLUMN decided_also_read INTEGER NOT NULL DEFAULT 0;
+)sql";
+
+// What is still to be done on the server with messages that were published (services/fetcher/after_import.h).
+constexpr std::string_view kAfterImport = R"sql(
+CREATE TABLE after_import (
+  message_id TEXT PRIMARY KEY,
+  mailbox_key TEXT NOT NULL,
+  generation BIGINT NOT NULL,
+  folder TEXT NOT NULL,
+  uid_validity BIGINT NOT NULL,
+  uid BIGINT NOT NULL,
+  action TEXT NOT NULL,
+  -- Tries so far, and when the next one is due (milliseconds since 1970).
+  attempts INTEGER NOT NULL DEFAULT 0,
+  next_time BIGINT NOT NULL DEFAULT 0,
+  -- Why it was given up; '' while it is still to be done.
+  problem TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX after_import_due ON after_import (mailbox_key, problem, next_time);
+)sql";
+
 }  // namespace
 
 std::vector<sql::Migration> LedgerMigrations() {
@@ -178,7 +210,9 @@ std::vector<sql::Migration> LedgerMigrations() {
           {2, "ledger, feed and subscriptions", kLedger},
           {3, "shared subscriptions", kSharedSubscriptions},
           {4, "effects of events", kEventEffects},
-          {5, "raw messages in segment files", blob::kSegmentSchema}};
+          {5, "raw messages in segment files", blob::kSegmentSchema},
+          {6, "import options of decisions", kImportOptions},
+          {7, "actions after import", kAfterImport}};
 }
 
 }  // namespace poststelle::fetcher

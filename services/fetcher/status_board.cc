@@ -1,5 +1,6 @@
 #include "services/fetcher/status_board.h"
 
+#include "absl/strings/match.h"
 #include "libs/base/status_macros.h"
 #include "libs/observe/log.h"
 
@@ -61,7 +62,8 @@ void StatusBoard::PollSucceeded(const std::string& mailbox_id, absl::Time starte
   status.set_failures(0);
   SetTime(status.mutable_last_success_time(), started);
   SetTime(status.mutable_next_poll_time(), next);
-  if (!notice.empty()) status.set_notice(notice);
+  // A notice stands until another one comes; that of actions until they are done.
+  if (!notice.empty() || absl::StartsWith(status.notice(), kActionNotice)) status.set_notice(notice);
 }
 
 int StatusBoard::PollFailed(const std::string& mailbox_id, const std::string& reason, const std::string& text,
@@ -81,6 +83,12 @@ int StatusBoard::PollFailed(const std::string& mailbox_id, const std::string& re
 void StatusBoard::SetNext(const std::string& mailbox_id, absl::Time next) {
   std::lock_guard lock(mutex_);
   SetTime(Entry(mailbox_id).mutable_next_poll_time(), next);
+}
+
+void StatusBoard::Forget(const std::string& mailbox_id) {
+  std::lock_guard lock(mutex_);
+  statuses_.erase(mailbox_id);
+  dirty_.erase(mailbox_id);
 }
 
 void StatusBoard::ListingCompleted(const FolderKey& folder, int64_t reference_ms) {
@@ -181,18 +189,18 @@ async::Task<void> StatusBoard::FlushLoop() {
 }
 
 async::Task<absl::StatusOr<v1::MailboxStatus>> StatusBoard::Get(const config::v1::Mailbox& mailbox) {
-  const FolderKey folder = FolderKeyOf(mailbox);
+  const MailboxKey key = MailboxKeyOf(mailbox);
   v1::MailboxStatus own;
   {
     std::lock_guard lock(mutex_);
-    if (auto it = statuses_.find(folder.mailbox.id); it != statuses_.end()) own = it->second;
+    if (auto it = statuses_.find(key.id); it != statuses_.end()) own = it->second;
   }
   v1::MailboxStatus out;
-  sql::Work work = [&out, &own, &folder](sql::Transaction& tx) -> async::Task<absl::Status> {
+  sql::Work work = [&out, &own, &key](sql::Transaction& tx) -> async::Task<absl::Status> {
     out = own;
     std::vector<sql::Statement> statements{
-        {"SELECT status FROM mailbox_status WHERE mailbox_id = $1", {folder.mailbox.id}},
-        {"SELECT state, COUNT(*) FROM message WHERE mailbox_key = $1 GROUP BY state", {folder.mailbox.key}}};
+        {"SELECT status FROM mailbox_status WHERE mailbox_id = $1", {key.id}},
+        {"SELECT state, COUNT(*) FROM message WHERE mailbox_key = $1 GROUP BY state", {key.key}}};
     PS_CO_ASSIGN_OR_RETURN(std::vector<sql::Result> read, co_await tx.ExecuteAll(std::move(statements)));
     v1::MailboxStatus written;
     if (!read[0].rows.empty() && written.ParseFromString(read[0].rows[0].Text(0))) out = Together(own, written);

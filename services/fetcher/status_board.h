@@ -16,6 +16,9 @@
 
 namespace poststelle::fetcher {
 
+// The beginning of every notice about what is done on the server after an import (after_import.h).
+inline constexpr char kActionNotice[] = "After import: ";
+
 // Thread-safe. A poll that finds nothing costs no SQL statement of its own (DESIGN §3): states and reference times of
 // all mailboxes go out together every kFlushInterval. A reference time that was lost in a crash only errs towards
 // importing more. Several workers write the row of a mailbox, one after the other: the last poll stands, not the last
@@ -31,6 +34,8 @@ class StatusBoard {
   // Returns the number of failures in a row.
   int PollFailed(const std::string& mailbox_id, const std::string& reason, const std::string& text, absl::Time now);
   void SetNext(const std::string& mailbox_id, absl::Time next);
+  // The mailbox was deleted.
+  void Forget(const std::string& mailbox_id);
   // A complete listing of `folder` started at `reference_ms`.
   void ListingCompleted(const FolderKey& folder, int64_t reference_ms);
 

@@ -7,7 +7,7 @@
 #include "libs/base/status_macros.h"
 #include "libs/lease/claim_round.h"
 #include "libs/observe/log.h"
-#include "services/fetcher/failure_policy.h"
+#include "services/fetcher/forget_mailbox.h"
 
 namespace poststelle::fetcher {
 namespace {
@@ -54,6 +54,7 @@ struct Worker::Running {
   }
   std::shared_ptr<Hold> hold;
   std::string mailbox_id;
+  std::string mailbox_key;  // its identity in the ledger
   std::atomic<bool> stop{false};
   async::TaskScope scope;  // the poll itself; what gives the lease back runs outside of it
   absl::StatusOr<FetchReport> report = absl::UnknownError("the poll did not end");
@@ -82,13 +83,15 @@ Worker::Worker(FetchContext& context, MailboxCatalog& catalog, lease::Schedule& 
 
 Worker::~Worker() { Drain(); }
 
-void Worker::Start() {
+void Worker::Start(std::vector<MailboxKey> known) {
+  known_ = std::move(known);
   catalog_.OnChange([this](const CatalogChange& change) { OnCatalogChange(change); });
   claiming_.Spawn(ClaimLoop());
   loops_.Spawn(RenewLoop());
   loops_.Spawn(SweepLoop());
   loops_.Spawn(ApplyChanges());
   loops_.Spawn(RegisterLoop());
+  loops_.Spawn(ForgetLoop());
   finishing_.Spawn(finished_.Run());
 }
 
@@ -130,9 +133,14 @@ void Worker::OnCatalogChange(const CatalogChange& change) {
     changes_.insert(change.mailbox_id);
     unknown_.erase(change.mailbox_id);
     const bool gone = change.mailbox == nullptr || !change.mailbox->enabled();
+    const bool deleted =
+        change.before != nullptr &&
+        (change.mailbox == nullptr || MailboxKeyOf(*change.mailbox).key != MailboxKeyOf(*change.before).key);
+    if (deleted) deleted_.push_back(MailboxKeyOf(*change.before));
     if (auto it = running_.find(change.mailbox_id); it != running_.end()) {
       it->second->again = !gone;
       it->second->removed = gone;
+      if (deleted) *it->second->hold->deleted = true;
       it->second->Stop();  // what was listed with the old settings is finished with the new ones
     } else if (gone) {
       mine_.erase(change.mailbox_id);
@@ -285,7 +293,7 @@ async::Task<void> Worker::ClaimLoop() {
 void Worker::ForgetCursors() {
   std::lock_guard lock(mutex_);
   for (auto& [id, mine] : mine_) {
-    if (!running_.contains(id) && mine.hold != nullptr) mine.hold->cursor_known = false;
+    if (!running_.contains(id) && mine.hold != nullptr) mine.hold->ForgetCursors();
   }
 }
 
@@ -382,13 +390,14 @@ async::Task<void> Worker::Take(lease::ClaimResult& claimed) {
 bool Worker::StartPoll(const MailboxRef& mailbox, bool unbroken) {
   auto running = std::make_shared<Running>(context_.executor);
   running->mailbox_id = MailboxIdOf(mailbox->name());
-  const FolderKey folder = FolderKeyOf(*mailbox);
+  const FolderKey folder = FoldersOf(*mailbox).front();
+  running->mailbox_key = folder.mailbox.key;
   {
     std::lock_guard lock(mutex_);
     if (draining_ || running_.contains(running->mailbox_id)) return false;
     Mine& mine = mine_[running->mailbox_id];
     const bool same = mine.hold != nullptr && mine.hold->folder.mailbox.key == folder.mailbox.key &&
-                      mine.hold->folder.generation == folder.generation && mine.hold->folder.folder == folder.folder;
+                      mine.hold->folder.generation == folder.generation;
     // A lease that somebody else held in between, or that Redis forgot, is a broken one: cursor and fence anew.
     if (!unbroken || !same || mine.hold->lost) {
       mine.hold = std::make_shared<Hold>();
@@ -438,6 +447,46 @@ async::Task<absl::Status> Worker::PollMineWithoutRedis(absl::Duration& idle) {
     StartPoll(mailbox, true);
   }
   co_return absl::OkStatus();
+}
+
+// Lets the ledger forget deleted mailboxes once nothing here polls them any more. Every worker does so when it hears of
+// it: whoever heard last takes out what a poll of its own had still written.
+async::Task<void> Worker::ForgetLoop() {
+  while (true) {
+    if (absl::Status s = co_await async::Sleep(kMaxIdle); absl::IsCancelled(s)) co_return;
+    std::vector<MailboxKey> now;
+    const bool synced = catalog_.synced();
+    {
+      std::lock_guard lock(mutex_);
+      if (synced) {
+        for (MailboxKey& key : known_) {
+          MailboxRef present = catalog_.Find(key.id);
+          if (present == nullptr || MailboxKeyOf(*present).key != key.key) deleted_.push_back(std::move(key));
+        }
+        known_.clear();
+      }
+      std::vector<MailboxKey> later;
+      for (MailboxKey& key : deleted_) {
+        auto it = running_.find(key.id);
+        const bool busy = it != running_.end() && it->second->mailbox_key == key.key;
+        (busy ? later : now).push_back(std::move(key));
+      }
+      deleted_ = std::move(later);
+    }
+    for (const MailboxKey& key : now) co_await ForgetDeleted(key);
+  }
+}
+
+async::Task<void> Worker::ForgetDeleted(const MailboxKey& mailbox) {
+  const bool id_in_use = catalog_.Find(mailbox.id) != nullptr;
+  if (!id_in_use) context_.board.Forget(mailbox.id);
+  absl::Status forgotten = co_await ForgetMailbox(context_.database, mailbox, id_in_use);
+  observe::Log(forgotten.ok() ? observe::Level::kInfo : observe::Level::kWarning,
+               forgotten.ok() ? "mailbox.forgotten" : "mailbox.forget_failed",
+               {{"mailbox", mailbox.id}, {"error", std::string(forgotten.message())}});
+  if (forgotten.ok()) co_return;
+  std::lock_guard lock(mutex_);
+  deleted_.push_back(mailbox);  // again at the next turn
 }
 
 // Apart from the renewals: it asks a question for each host, and must not hold them up.
@@ -543,8 +592,14 @@ async::Task<absl::Duration> Worker::Poll(Running& running, const MailboxRef& mai
   if (report.ok()) {
     running.hold->begun.clear();
     const absl::Duration next = Jittered(interval, running.mailbox_id);
-    context_.metrics.polls_ok.Increment();
-    context_.board.PollSucceeded(running.mailbox_id, started, absl::Now() + next, report->notice);
+    if (report->folder_failure.ok()) {
+      context_.metrics.polls_ok.Increment();
+      context_.board.PollSucceeded(running.mailbox_id, started, absl::Now() + next, report->notice);
+    } else {
+      // The other folders' mail was fetched, and goes on being fetched at its time.
+      TellFailure(running.mailbox_id, Classify(report->folder_failure, *mailbox));
+      context_.board.SetNext(running.mailbox_id, absl::Now() + next);
+    }
     if (report->listed > 0 || report->published > 0) {
       observe::Log(observe::Level::kInfo, "poll.imported",
                    {{"mailbox", running.mailbox_id}, {"listed", report->listed}, {"published", report->published}});
@@ -556,7 +611,7 @@ async::Task<absl::Duration> Worker::Poll(Running& running, const MailboxRef& mai
   co_await Uncount(running);
   if (running.begun) {
     // Whatever was in hand, the next poll reads the cursor anew.
-    running.hold->cursor_known = false;
+    running.hold->ForgetCursors();
     running.hold->fence = 0;
   }
   if (running.hold->lost) context_.metrics.fenced.Increment();
@@ -572,13 +627,18 @@ async::Task<absl::Duration> Worker::Poll(Running& running, const MailboxRef& mai
     co_return std::min(interval, absl::Seconds(1));
   }
   const Failure failure = Classify(status, *mailbox);
-  const int failures = context_.board.PollFailed(running.mailbox_id, failure.reason, failure.reason_text, absl::Now());
+  const int failures = TellFailure(running.mailbox_id, failure);
   const absl::Duration next = RetryDelay(failure, failures, interval);
   context_.board.SetNext(running.mailbox_id, absl::Now() + next);
+  co_return next;
+}
+
+// Returns the number of failures in a row.
+int Worker::TellFailure(const std::string& mailbox_id, const Failure& failure) {
   context_.metrics.polls_failed.Increment();
   observe::Log(observe::Level::kWarning, "poll.failed",
-               {{"mailbox", running.mailbox_id}, {"reason", failure.reason}, {"text", failure.reason_text}});
-  co_return next;
+               {{"mailbox", mailbox_id}, {"reason", failure.reason}, {"text", failure.reason_text}});
+  return context_.board.PollFailed(mailbox_id, failure.reason, failure.reason_text, absl::Now());
 }
 
 async::Task<void> Worker::RunOne(std::shared_ptr<Running> running, MailboxRef mailbox) {

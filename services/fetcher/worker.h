@@ -14,6 +14,7 @@
 #include "libs/lease/connection_limits.h"
 #include "libs/lease/finish_queue.h"
 #include "libs/lease/schedule.h"
+#include "services/fetcher/failure_policy.h"
 #include "services/fetcher/fetch_run.h"
 #include "services/fetcher/mailbox_catalog.h"
 
@@ -37,7 +38,8 @@ class Worker {
          WorkerOptions options, std::function<void(bool)> redis_ready);
   ~Worker();
 
-  void Start();
+  // `known`: the mailboxes that the ledger knew before config was asked; those that config no longer has are forgotten.
+  void Start(std::vector<MailboxKey> known);
   void Drain();
 
  private:
@@ -58,6 +60,8 @@ class Worker {
   void ForgetCursors();
   void Finished(const absl::Status& told);
   async::Task<void> RegisterLoop();
+  async::Task<void> ForgetLoop();
+  async::Task<void> ForgetDeleted(const MailboxKey& mailbox);
   async::Task<absl::Status> RegisterAll();
   async::Task<absl::Status> PollMineWithoutRedis(absl::Duration& idle);
   bool StartPoll(const MailboxRef& mailbox, bool unbroken);
@@ -65,6 +69,7 @@ class Worker {
   async::Task<void> Fetch(Running& running, MailboxRef mailbox);
   async::Task<void> Uncount(Running& running);
   async::Task<absl::Duration> Poll(Running& running, const MailboxRef& mailbox);
+  int TellFailure(const std::string& mailbox_id, const Failure& failure);
   size_t free_sessions() const;
   bool draining() const;
 
@@ -87,6 +92,8 @@ class Worker {
   std::map<std::string, std::shared_ptr<Running>> running_;
   std::map<std::string, Mine> mine_;
   std::set<std::string> changes_;
+  std::vector<MailboxKey> deleted_;     // to be forgotten by the ledger
+  std::vector<MailboxKey> known_;       // to be compared with config's mailboxes once they are here
   std::map<std::string, int> unknown_;  // how often the schedule named a mailbox that the catalog does not
   int64_t held_ = 0;                    // mailboxes whose preferred worker this one is, as of the last claims
   int64_t share_ = 0;                   // how many it should be; 0: not known

@@ -69,6 +69,7 @@ def test_every_mail_once_whenever_it_dies():
     chance = random.Random(seed)
     with new_stack() as stack:
         box = stack.create_mailbox(interval="100ms")
+        stack.after_import(box, "mark_seen")
         stack.idle(box)
         delivered = 0
         for name in failpoints():
@@ -98,7 +99,40 @@ def test_every_mail_once_whenever_it_dies():
         counts = seen_by_a_fresh_subscriber(stack, delivered, "checker")
         assert faults(counts, delivered) == ([], [])
         assert delivered == 2000
+        # What was due on the server was done as well, whenever it died.
+        wait_until(lambda: all("\\Seen" in flags for _, flags in stack.listing(ACCOUNT)), 60, "every mail to be marked")
         assert in_between >= KILLS // 2
+
+
+def subjects_of(stack, state):
+    with sqlite3.connect(f"file:{stack.folder}/fetcher.db?mode=ro", uri=True, timeout=20) as ledger:
+        ids = ledger.execute("SELECT internet_message_id FROM message WHERE state = ?", (state,)).fetchall()
+    return {f"mail {i.split('@')[0]}" for (i,) in ids}
+
+
+@pytest.mark.parametrize("failpoint", ["publication.in_transaction", "publication.after_commit", "action.attempt_counted",
+                                       "action.done_on_server"])
+def test_moved_is_what_was_published_whenever_it_dies(failpoint):
+    with new_stack() as stack:
+        with stack.sign_in(ACCOUNT) as client:
+            client.create("Done")
+        box = stack.create_mailbox(interval="100ms")
+        stack.after_import(box, "move", "Done")
+        stack.idle(box)
+        stack.fetcher.stop()
+        deliver(stack, 0, 100)  # two windows
+        stack.dovecot.deliver(ACCOUNT, mail("read before", "x", message_id="read@x"), seen=True)
+        stack.fetcher.start(env={"POSTSTELLE_FAILPOINT": failpoint}, wait=False)
+        wait_until(lambda: not stack.fetcher.process.running(), 60, f"it to die at {failpoint}")
+        moved = {subject for subject, _ in stack.listing(ACCOUNT, "Done")}
+        assert moved <= subjects_of(stack, "published")
+        assert bool(moved) == (failpoint == "action.done_on_server")
+        stack.start()
+        stack.idle(box)
+        everything = sorted(f"mail {i}" for i in range(100))
+        wait_until(lambda: sorted(s for s, _ in stack.listing(ACCOUNT, "Done")) == everything, 60, "each to be moved once")
+        assert [s for s, _ in stack.listing(ACCOUNT)] == ["read before"]
+        assert faults(seen_by_a_fresh_subscriber(stack, 100, "checker"), 100) == ([], [])
 
 
 def states(stack):

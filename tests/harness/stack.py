@@ -1,10 +1,12 @@
 """config and fetcher with their servers around them, and the calls that tests make."""
 import hashlib
+import imaplib
 import json
 import os
 import re
 import secrets
 import sqlite3
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -260,6 +262,43 @@ class Stack:
         if self.fetcher.process and self.fetcher.process.running():
             wait_until(lambda: self.known(name), what=f"the fetcher to know {name}")
         return name
+
+    def change_mailbox(self, mailbox, change):
+        """As a program does it: reads the mailbox, lets `change` edit it, writes it back."""
+        with self.channel(self.config) as channel:
+            stub = mailbox_service_pb2_grpc.MailboxServiceStub(channel)
+            present = stub.GetMailbox(mailbox_service_pb2.GetMailboxRequest(name=mailbox), timeout=20).mailbox
+            change(present)
+            request = mailbox_service_pb2.UpdateMailboxRequest(mailbox=present)
+            request.update_mask.paths.append("*")
+            stub.UpdateMailbox(request, timeout=20)
+
+    def after_import(self, mailbox, action, target=""):
+        """`action`: leave, mark_seen, move or delete."""
+        def change(present):
+            present.import_options.after_import.action = mailbox_pb2.AfterImport.Action.Value(f"ACTION_{action.upper()}")
+            present.import_options.after_import.target_folder = target
+        self.change_mailbox(mailbox, change)
+
+    def listing(self, account, folder="INBOX"):
+        """[(subject, flags)] of a folder as a mail program sees it."""
+        with self.sign_in(account) as client:
+            if client.select(f'"{folder}"', readonly=True)[0] != "OK":
+                raise RuntimeError(f"no folder {folder}")
+            data = client.uid("FETCH", "1:*", "(FLAGS BODY.PEEK[HEADER.FIELDS (SUBJECT)])")[1]
+            found = []
+            for item in data:
+                if isinstance(item, tuple):
+                    flags = re.search(r"FLAGS \(([^)]*)\)", item[0].decode()).group(1).split()
+                    found.append((item[1].decode().split(":", 1)[1].strip(), flags))
+            return found
+
+    def sign_in(self, account):
+        """A mail program's session."""
+        client = imaplib.IMAP4_SSL("localhost", self.dovecot.ports["imaps"],
+                                   ssl_context=ssl.create_default_context(cafile=self.authority.path))
+        client.login(account, self.accounts[account])
+        return client
 
     def known(self, mailbox):
         try:
