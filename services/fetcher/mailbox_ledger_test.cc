@@ -90,7 +90,8 @@ TEST_P(MailboxLedgerTest, AnActionThatWasGivenUpStandsBesideTheOutcome) {
   Publication mail = Mail(1, "a@example.org", "1@x", "hello");
   mail.after_import = "delete";
   ASSERT_TRUE(Publish(mail).ok());
-  LedgerQueries queries(*database_);
+  const std::unique_ptr<blob::Store> raw = blob::MakeRowStore();
+  LedgerQueries queries(*database_, *raw);
   auto before = Await(queries.OutcomesOf(folder_.mailbox, "1@x"));
   ASSERT_TRUE(before.ok());
   EXPECT_EQ(before->at(0).reason(), "");
@@ -180,7 +181,8 @@ TEST_P(MailboxLedgerTest, ADeletedMailboxIsForgottenButForWhatItPublished) {
   }
   EXPECT_EQ(Count("SELECT COUNT(*) FROM ticket"), 1);
   EXPECT_EQ(Count("SELECT COUNT(*) FROM event"), 1);
-  LedgerQueries queries(*database_);
+  const std::unique_ptr<blob::Store> raw = blob::MakeRowStore();
+  LedgerQueries queries(*database_, *raw);
   EXPECT_TRUE(Await(queries.FindRaw(MessageIdOf(folder_, 7, 1))).ok());
   EXPECT_TRUE(Await(ReadKnownMailboxes(*database_))->empty());
   // Whoever still polls it publishes nothing more.
