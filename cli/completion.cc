@@ -40,12 +40,17 @@ std::vector<std::string> Candidates(const CLI::App& app, const Context& context,
   if (!takes_mailbox || begun.starts_with("-")) return out;
   config::v1::ListMailboxesRequest request;
   request.set_page_size(1000);
-  config::v1::ListMailboxesResponse page;
   // Nobody waits for a completion: what can't be had at once is left out.
-  grpc::ClientContext call;
-  call.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(1));
-  config::v1::MailboxService::NewStub(context.config())->ListMailboxes(&call, request, &page);
-  for (const auto& mailbox : page.mailboxes()) offer(mailbox.name().substr(mailbox.name().find('/') + 1));
+  const auto deadline = std::chrono::system_clock::now() + std::chrono::seconds(1);
+  auto stub = config::v1::MailboxService::NewStub(context.config());
+  do {
+    grpc::ClientContext call;
+    call.set_deadline(deadline);
+    config::v1::ListMailboxesResponse page;
+    if (!stub->ListMailboxes(&call, request, &page).ok()) break;
+    for (const auto& mailbox : page.mailboxes()) offer(mailbox.name().substr(mailbox.name().find('/') + 1));
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty());
   return out;
 }
 

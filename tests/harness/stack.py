@@ -238,6 +238,9 @@ class Stack:
         except grpc.RpcError:
             return False
 
+    def environment_of_config(self):
+        return {"POSTSTELLE_CONFIG_ADDRESS": self.config.address}
+
     def environment(self):
         return {"POSTSTELLE_CONFIG_ADDRESS": self.config.address, "POSTSTELLE_FETCHER_ADDRESS": self.fetcher.address}
 
