@@ -73,7 +73,8 @@ class StoreTest : public ::testing::Test {
         : vault(*secrets::Vault::OpenOrCreate((test.directory_ / "key").string())),
           gate(test.runtime_.executor()),
           hub(test.runtime_.executor(), store, epoch),
-          service(gate, store, hub, *vault, epoch, absl::Minutes(1), draining) {
+          lookup(test.runtime_.executor(), nullptr, absl::Seconds(1)),
+          service(gate, store, hub, *vault, epoch, absl::Minutes(1), draining, lookup) {
       gate.Open();
       store.OnCommit([this] { hub.Nudge(); });
       hub.Start();
@@ -91,6 +92,7 @@ class StoreTest : public ::testing::Test {
     const std::string epoch = "epoch";
     rpc::Gate gate;
     ChangeHub hub;
+    FetcherClient lookup;  // of no fetcher
     MailboxService service;
     std::unique_ptr<grpc::Server> server;
     std::unique_ptr<v1::MailboxService::Stub> stub;
