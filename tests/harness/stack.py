@@ -10,7 +10,7 @@ import threading
 import shutil
 import urllib.request
 
-from servers import Authority, Dovecot, Postgres, Process, Redis, wait_until
+from servers import Authority, Dovecot, Postgres, Process, Redis, free_port, wait_until
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 BUILD = os.environ.get("POSTSTELLE_BUILD", os.path.join(ROOT, "build", "release"))
@@ -147,7 +147,8 @@ class Feed:
 
 class Stack:
     def __init__(self, folder=None, mail=True, fetcher_program="poststelle-fetcher", fetcher_arguments=(), lease="2s",
-                 database="sqlite", accounts=ACCOUNTS, any_password=None, egress_allow=LOOPBACK):
+                 database="sqlite", accounts=ACCOUNTS, any_password=None, egress_allow=LOOPBACK,
+                 config_arguments=()):
         """`database`: "sqlite" or "postgres". `accounts`: those of the mail server, with their passwords; with `any_password`
         it is one that bears many sessions. `egress_allow`: where mail servers may be that are not public; None leaves it at the
         default."""
@@ -168,14 +169,16 @@ class Stack:
             self.authority = Authority(self.mail_folder)
             self.dovecot = Dovecot(self.mail_folder, self.authority, accounts, any_password)
         token = os.path.join(self.folder, "fetcher.token")
+        fetcher_port = free_port()  # config and fetcher name each other's address
         self.config = Service("config", "poststelle-config", self.folder,
                               ["--database", urls["config"], "--key-file", f"{self.folder}/config.key",
-                               "--fetcher-token-file", token, "--min-fetch-interval", "100ms"])
+                               "--fetcher-token-file", token, "--min-fetch-interval", "100ms", "--fetcher-address",
+                               f"127.0.0.1:{fetcher_port}", *config_arguments])
         self.config.start()
         self.fetcher = Service("fetcher", fetcher_program, self.folder,
                                ["--database", urls["fetcher"], "--redis", self.redis.url, "--config-address",
                                 self.config.address, "--config-token-file", token, "--lease", lease,
-                                *(["--egress-allow", egress_allow] if egress_allow else []), *fetcher_arguments])
+                                *(["--egress-allow", egress_allow] if egress_allow else []), *fetcher_arguments], port=fetcher_port)
 
     def start(self, **kwargs):
         self.fetcher.start(**kwargs)
