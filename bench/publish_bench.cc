@@ -25,6 +25,7 @@
 #include "libs/base/status_macros.h"
 #include "libs/testing/temp_postgres.h"
 #include "services/fetcher/committer.h"
+#include "services/fetcher/event_effects.h"
 #include "services/fetcher/ledger.h"
 #include "services/fetcher/publish.h"
 #include "services/fetcher/reply_matcher.h"
@@ -139,6 +140,16 @@ class Corpus {
     return absl::StrCat("<", Hex(Sha256(absl::StrCat(folder.mailbox.id, i))).substr(0, 24), "@mail.example.org>");
   }
 
+  // A status, a label and a mailbox that answers, as most helpdesks have them.
+  static config::v1::ImportOptions ImportOptions() {
+    config::v1::ImportOptions options;
+    options.set_new_ticket_status("ticketStatuses/new");
+    options.set_reply_ticket_status("ticketStatuses/open");
+    options.add_ticket_labels("labels/customer");
+    options.set_reply_via("mailboxes/answers");
+    return options;
+  }
+
   static Publication Mail(std::mt19937& random, const FolderKey& folder, size_t i, size_t window) {
     const size_t opener = OpenerOf(i, window);
     Publication p;
@@ -165,6 +176,7 @@ class Corpus {
                      "\r\nSubject: ", m.subject(), "\r\nMessage-ID: ", m.message_id(), "\r\n\r\n");
     const std::string raw = head + m.text();
     m.set_size(static_cast<int64_t>(raw.size()));
+    p.effects = EffectsOf(ImportOptions(), m);
     p.raw = blob::Encode(raw);
     p.digest = Sha256(raw + "digest");
     p.anchor = Sha256(head);
@@ -347,10 +359,10 @@ class Rows {
     out.push_back({"INSERT INTO thread_reference (mailbox_key, internet_message_id, ticket_id) VALUES ($1, $2, $3)",
                    {p.folder.mailbox.key, p.content.message_id(), ticket_id}});
     out.push_back(
-        {"INSERT INTO event (feed_partition, feed_offset, event_id, ticket_id, type, message_id, create_time) VALUES "
-         "($1, $2, $3, $4, $5, $6, $7)",
+        {"INSERT INTO event (feed_partition, feed_offset, event_id, ticket_id, type, message_id, create_time, effects) "
+         "VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
          {partition, ++offsets_[partition], DerivedId("event", message_id), ticket_id, int64_t{opens ? 1 : 2},
-          message_id, now}});
+          message_id, now, sql::Blob{opens ? p.effects.if_opened : p.effects.if_reply}}});
   }
 
  private:

@@ -1,5 +1,6 @@
 // The schedule of leases under a great many mailboxes, with workers that drive it as the fetcher's do
-// (services/fetcher/worker.cc) but whose polls end at once.
+// (services/fetcher/worker.cc; the rounds of claims and the ends of polls are the same code) but whose polls end at
+// once.
 //
 // schedule_bench [--mailboxes N] [--interval-ms N] [--workers N] [--warm-seconds N] [--seconds N] [--refill 0|1]
 //
@@ -21,7 +22,8 @@
 #include "absl/time/clock.h"
 #include "libs/base/ids.h"
 #include "libs/base/status_macros.h"
-#include "libs/lease/schedule.h"
+#include "libs/lease/claim_round.h"
+#include "libs/lease/finish_queue.h"
 #include "libs/net/dialer.h"
 #include "libs/redis/client.h"
 #include "libs/testing/redis_server.h"
@@ -39,12 +41,11 @@ struct Options {
 };
 
 // As in services/fetcher/worker.cc.
-constexpr int kClaimBatch = 64;
+constexpr int kClaimBatch = 256;
 constexpr double kJitter = 0.05;
 constexpr absl::Duration kLease = absl::Seconds(30);
 constexpr absl::Duration kMinPause = absl::Milliseconds(20);
 constexpr absl::Duration kMaxIdle = absl::Seconds(1);
-constexpr absl::Duration kFinishLinger = absl::Milliseconds(3);
 
 [[noreturn]] void Die(std::string_view what) {
   std::fprintf(stderr, "schedule_bench: %.*s\n", static_cast<int>(what.size()), what.data());
@@ -108,19 +109,25 @@ class Worker {
          const std::vector<std::string>& ids)
       : o_(o),
         ids_(ids),
-        redis_(runtime.executor(), dialer, address),
-        schedule_(redis_, RandomId().substr(0, 12), kLease),
-        wake_(runtime.executor()),
-        finished_event_(runtime.executor()),
-        scope_(runtime.executor()) {}
+        executor_(runtime.executor()),
+        redis_(executor_, dialer, address),
+        schedule_(executor_, redis_, RandomId().substr(0, 12), kLease),
+        wake_(executor_),
+        to_register_(executor_),
+        finished_(executor_, schedule_, [this](const absl::Status& told) { Finished(told); }),
+        claims_(executor_),
+        finishing_(executor_) {}
 
   void Start() {
-    scope_.Spawn(ClaimLoop());
-    scope_.Spawn(FinishLoop());
+    claims_.Spawn(ClaimLoop());
+    claims_.Spawn(RegisterLoop());
+    finishing_.Spawn(finished_.Run());
   }
   void Stop() {
-    scope_.Cancel();
-    scope_.JoinBlocking();
+    claims_.Cancel();
+    claims_.JoinBlocking();
+    finished_.Close();
+    finishing_.JoinBlocking();
     redis_.Stop();
   }
   Figures Take() {
@@ -152,40 +159,52 @@ class Worker {
     co_return absl::OkStatus();
   }
 
+  async::Task<void> RegisterLoop() {
+    while (true) {
+      if (absl::Status s = co_await to_register_.Wait(kMaxIdle); absl::IsCancelled(s)) co_return;
+      if (registered_) continue;
+      const absl::Status status = co_await RegisterAll();
+      if (absl::IsCancelled(status)) co_return;
+      if (!status.ok()) Complain(status);
+      std::lock_guard lock(mutex_);
+      registered_ = status.ok();
+      registered_at_ = absl::Now();
+    }
+  }
+
   async::Task<void> ClaimLoop() {
-    while (!scope_.cancelled()) {
+    while (!claims_.cancelled()) {
       absl::Duration idle = kMaxIdle;
       absl::Status status = co_await ClaimAll(idle);
       if (absl::IsCancelled(status)) co_return;
-      if (!status.ok()) std::fprintf(stderr, "schedule_bench: %s\n", status.ToString().c_str());
-      (co_await wake_.Wait(std::max(idle, kMinPause))).IgnoreError();
+      if (!status.ok()) Complain(status);
+      if (!registered_) to_register_.Notify();
+      const bool more = idle <= absl::ZeroDuration();
+      if (!more) (co_await async::Sleep(kMinPause)).IgnoreError();
+      (co_await wake_.Wait(std::max(idle - kMinPause, more ? kMinPause : absl::ZeroDuration()))).IgnoreError();
     }
   }
 
   async::Task<absl::Status> ClaimAll(absl::Duration& idle) {
-    if (!registered_) PS_CO_RETURN_IF_ERROR(co_await RegisterAll());
-    registered_ = true;
-    int64_t members = 0, held = 0;
-    int workers = 1;
-    for (int shard = 0; shard < lease::kShards; ++shard) {
-      const bool hungry = share_ == 0 || held_ < share_;
-      PS_CO_ASSIGN_OR_RETURN(lease::ClaimResult claimed, co_await schedule_.Claim(shard, kClaimBatch, hungry));
-      Finish(claimed);
-      members += claimed.members;
-      held += claimed.held;
-      workers = std::max(workers, claimed.workers);
-      if (claimed.wiped) registered_ = false;
-      if (claimed.next_due_in) idle = std::min(idle, *claimed.next_due_in);
-    }
-    if (!registered_) idle = absl::ZeroDuration();
-    held_ = held;
-    share_ = (members + workers - 1) / workers;
+    const absl::Time begun = absl::Now();
+    lease::Claimant claimant;
+    claimant.wanted = [] { return kClaimBatch; };
+    claimant.hungry = [this] { return share_ == 0 || held_ < share_; };
+    claimant.take = [this](lease::ClaimResult& claimed) { return Poll(claimed); };
+    PS_CO_ASSIGN_OR_RETURN(const lease::ClaimTotals totals,
+                           co_await lease::ClaimRound(executor_, schedule_, claimant, lease::kShards));
+    if (totals.next_due_in) idle = std::min(idle, *totals.next_due_in);
+    held_ = totals.held;
+    share_ = (totals.members + totals.workers - 1) / totals.workers;
+    std::lock_guard lock(mutex_);
+    if (totals.wiped && begun > registered_at_) registered_ = false;
     co_return absl::OkStatus();
   }
 
-  // A poll that takes no time.
-  void Finish(const lease::ClaimResult& claimed) {
-    if (claimed.claims.empty()) return;
+  // Polls that take no time.
+  async::Task<void> Poll(lease::ClaimResult& claimed) {
+    if (claimed.claims.empty()) co_return;
+    const absl::Time now = absl::Now();
     std::lock_guard lock(mutex_);
     ++figures_.calls;
     for (const lease::Claimed& claim : claimed.claims) {
@@ -194,48 +213,43 @@ class Worker {
         ++figures_.broken;
         ++held_;
       }
+      const size_t hash = std::hash<std::string>()(claim.id) ^ static_cast<size_t>(absl::ToUnixMillis(now));
       lease::Finished done;
       done.id = claim.id;
-      const size_t hash = std::hash<std::string>()(claim.id) ^ static_cast<size_t>(absl::ToUnixMillis(absl::Now()));
-      done.delay = o_.interval * (1.0 - kJitter * static_cast<double>(hash % 1000) / 1000.0);
-      mine_[claim.id] = absl::Now() + done.delay;
-      finished_.push_back(std::move(done));
+      done.due = now + o_.interval * (1.0 - kJitter * static_cast<double>(hash % 1000) / 1000.0);
+      mine_[claim.id] = done.due;
+      finished_.Forget(claim.id);
+      finished_.Add(std::move(done));
     }
-    finished_event_.Notify();
   }
 
-  async::Task<void> FinishLoop() {
-    while (true) {
-      if (absl::Status s = co_await finished_event_.Wait(kMaxIdle); absl::IsCancelled(s)) co_return;
-      if (absl::Status s = co_await async::Sleep(kFinishLinger); absl::IsCancelled(s)) co_return;
-      std::vector<lease::Finished> finished;
-      {
-        std::lock_guard lock(mutex_);
-        finished.swap(finished_);
-      }
-      if (finished.empty()) continue;
-      absl::Status told = co_await schedule_.Done(std::move(finished));
-      if (absl::IsCancelled(told)) co_return;
-      if (!told.ok()) std::fprintf(stderr, "schedule_bench: %s\n", told.ToString().c_str());
-      wake_.Notify();
-    }
+  void Finished(const absl::Status& told) {
+    if (!told.ok()) Complain(told);
+    wake_.Notify();
+  }
+
+  static void Complain(const absl::Status& status) {
+    std::fprintf(stderr, "schedule_bench: %s\n", status.ToString().c_str());
   }
 
   const Options& o_;
   const std::vector<std::string>& ids_;
+  const asio::any_io_executor executor_;
   redis::Client redis_;
   lease::RedisSchedule schedule_;
   async::Event wake_;
-  async::Event finished_event_;
-  bool registered_ = false;
+  async::Event to_register_;
+  lease::FinishQueue finished_;
+  std::atomic<bool> registered_{false};
   std::atomic<int> registrations_{0};
   std::atomic<int64_t> held_{0};
-  int64_t share_ = 0;
+  std::atomic<int64_t> share_{0};
   std::mutex mutex_;
+  absl::Time registered_at_;                          // guarded by mutex_
   Figures figures_;                                   // guarded by mutex_
-  std::vector<lease::Finished> finished_;             // guarded by mutex_
   std::unordered_map<std::string, absl::Time> mine_;  // guarded by mutex_
-  async::TaskScope scope_;
+  async::TaskScope claims_;
+  async::TaskScope finishing_;
 };
 
 using Workers = std::vector<std::unique_ptr<Worker>>;

@@ -9,8 +9,15 @@
 
 namespace poststelle::cli {
 
-std::shared_ptr<grpc::Channel> Context::config() const { return rpc::MakeChannel(config_address); }
-std::shared_ptr<grpc::Channel> Context::fetcher() const { return rpc::MakeChannel(fetcher_address); }
+std::shared_ptr<grpc::Channel> Context::config() const { return Channel(config_address); }
+std::shared_ptr<grpc::Channel> Context::fetcher() const { return Channel(fetcher_address); }
+
+std::shared_ptr<grpc::Channel> Context::Channel(const std::string& address) const {
+  if (!token_file.empty() && !rpc::StaysOnThisMachine(address)) {
+    std::cerr << "warning: the token goes to " << address << " in clear text\n";
+  }
+  return rpc::MakeChannel(address, token_file);
+}
 
 std::unique_ptr<grpc::ClientContext> Call() {
   auto context = std::make_unique<grpc::ClientContext>();

@@ -15,12 +15,16 @@ namespace poststelle::cli {
 struct Context {
   std::string config_address = "127.0.0.1:7071";
   std::string fetcher_address = "127.0.0.1:7072";
+  std::string token_file;  // empty: calls bring no token
   std::string output = "table";
   int exit_code = 0;
 
   bool json() const { return output == "json"; }
   std::shared_ptr<grpc::Channel> config() const;
   std::shared_ptr<grpc::Channel> fetcher() const;
+
+ private:
+  std::shared_ptr<grpc::Channel> Channel(const std::string& address) const;
 };
 
 // A deadline for a unary call.

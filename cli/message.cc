@@ -3,6 +3,7 @@
 #include <iostream>
 
 #include "cli/context.h"
+#include "cli/event_line.h"
 #include "cli/output.h"
 #include "libs/parsing/jsonl.h"
 #include "libs/parsing/parser_pool.h"
@@ -20,6 +21,38 @@ int Raw(const Context& context, const std::string& name) {
   while (reader->Read(&piece)) std::cout.write(piece.data().data(), static_cast<std::streamsize>(piece.data().size()));
   std::cout.flush();
   return Report(reader->Finish());
+}
+
+int Get(const Context& context, const std::string& name) {
+  fetcher::v1::GetMessageRequest request;
+  request.set_name(name.starts_with("messages/") ? name : "messages/" + name);
+  fetcher::v1::GetMessageResponse response;
+  const grpc::Status status =
+      fetcher::v1::MessageService::NewStub(context.fetcher())->GetMessage(Call().get(), request, &response);
+  if (!status.ok()) return Report(status);
+  if (context.json()) {
+    std::cout << Json(response) << "\n";
+    return 0;
+  }
+  const auto& m = response.message();
+  const auto& outcome = response.outcome();
+  std::vector<std::vector<std::string>> rows{
+      {"message", m.name()},         {"mailbox", m.mailbox()},
+      {"ticket", outcome.ticket()},  {"from", m.from().display_name() + " <" + m.from().address() + ">"},
+      {"subject", m.subject()},      {"received", Time(m.receive_time())},
+      {"message id", m.message_id()}};
+  if (const std::string origin = OriginWords(m); !origin.empty()) {
+    rows.push_back({"origin", origin + " (" + m.origin_evidence() + ")"});
+  }
+  for (const auto& r : m.delivery_reports()) {
+    rows.push_back({"delivery", r.recipient() + " " + r.action() + " " + r.status() + " " + r.diagnostic()});
+  }
+  if (m.delivery_reports_size() > 0) rows.push_back({"about", m.delivery_reports(0).original_message_id()});
+  for (const auto& a : m.attachments()) rows.push_back({"attachment", a.filename() + " (" + a.content_type() + ")"});
+  if (m.historical()) rows.push_back({"historical", "yes"});
+  if (!m.note().empty()) rows.push_back({"note", m.note()});
+  std::cout << Table(rows);
+  return 0;
 }
 
 struct ParseJob {
@@ -46,6 +79,12 @@ void PrintMail(const std::string& id, const mail::ParsedMail& m) {
       {"subject", m.subject()},
       {"message id", m.message_id()}};
   for (const auto& a : m.attachments()) rows.push_back({"attachment", a.filename() + " (" + a.content_type() + ")"});
+  if (m.origin() != mail::ORIGIN_UNSPECIFIED) {
+    rows.push_back({"origin", Short(mail::Origin_Name(m.origin()), "ORIGIN_") + " (" + m.origin_evidence() + ")"});
+  }
+  for (const auto& r : m.delivery_reports()) {
+    rows.push_back({"delivery", r.recipient() + " " + r.action() + " " + r.status() + " " + r.diagnostic()});
+  }
   if (m.undecodable()) rows.push_back({"undecodable", m.undecodable_reason()});
   std::cout << Table(rows) << "\n";
 }
@@ -88,6 +127,9 @@ void AddMessageCommands(CLI::App& app, Context& context) {
   CLI::App* noun = app.add_subcommand("message", "Messages")->require_subcommand(1);
   auto name = std::make_shared<std::string>();
   auto job = std::make_shared<ParseJob>();
+  Command(*noun, context, "get", "One message, without its text", [&context, name] { return Get(context, *name); })
+      ->add_option("MESSAGE", *name)
+      ->required();
   Command(*noun, context, "raw", "The mail byte for byte", [&context, name] { return Raw(context, *name); })
       ->add_option("MESSAGE", *name)
       ->required();

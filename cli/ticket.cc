@@ -1,6 +1,7 @@
 #include <iostream>
 
 #include "cli/context.h"
+#include "cli/event_line.h"
 #include "cli/output.h"
 #include "poststelle/fetcher/v1/ticket_feed_service.grpc.pb.h"
 
@@ -72,9 +73,7 @@ int Watch(const Context& context, const std::string& subscription, bool from_beg
     if (context.json()) {
       std::cout << Json(event, false) << std::endl;
     } else {
-      const bool opened = event.type() == fetcher::v1::TicketEvent::TYPE_TICKET_OPENED;
-      std::cout << (opened ? "opened  " : "reply   ") << event.ticket() << "  "
-                << Escape(event.message().from().address()) << "  " << Escape(event.message().subject()) << std::endl;
+      std::cout << EventLine(event) << std::endl;
     }
     fetcher::v1::SubscribeRequest ack;
     *ack.mutable_acknowledge()->mutable_position() = event.position();

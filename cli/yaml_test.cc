@@ -44,7 +44,7 @@ TEST(Yaml, ADocumentIsTheMessage) {
   EXPECT_TRUE(mailbox.password_authentication().password().empty());
   ASSERT_EQ((*read)[0].secrets.size(), 1U);
   EXPECT_EQ((*read)[0].secrets[0].variable, "SECRET");
-  EXPECT_EQ((*read)[1].where, "f:17:1");
+  EXPECT_EQ((*read)[1].where, "f:16:1");
 }
 
 TEST(Yaml, WhatIsWrittenReadsBackAsTheSame) {
@@ -95,7 +95,7 @@ TEST(Yaml, AliasBombsAreCounted) {
     for (int i = 0; i < 10; ++i) bomb += std::string(i ? "," : "") + "*" + static_cast<char>(c - 1);
     bomb += "]\n";
   }
-  EXPECT_EQ(ErrorOf(bomb), "f:4:8: folders must be a single value");
+  EXPECT_EQ(ErrorOf(bomb), "f:4:5: folders must be a single value");
   std::string wide = "kind: Mailbox\nimportOptions:\n  folders: &f\n";
   for (int i = 0; i < 100'000; ++i) wide += "  - x\n";
   std::string many;

@@ -3,9 +3,11 @@
 
 usage: consumer.py ADDRESS SUBSCRIPTION [COUNT]
 
+The token of an identity with the role consumer is read from the file that POSTSTELLE_TOKEN_FILE names (docs/access.md).
 Needs python3-grpcio and the generated protos (build/release/gen_python) on PYTHONPATH. Started again under the same name it
 goes on where it stopped; what was not acknowledged comes again, so a consumer recognises an event it has by its name.
 """
+import os
 import queue
 import sys
 
@@ -17,8 +19,12 @@ from poststelle.fetcher.v1 import ticket_feed_service_pb2_grpc as feed_grpc
 def main(address, subscription, count):
     outgoing = queue.Queue()
     outgoing.put(feed.SubscribeRequest(start=feed.SubscribeRequest.Start(subscription=subscription)))
+    metadata = []
+    if token_file := os.environ.get("POSTSTELLE_TOKEN_FILE"):
+        with open(token_file) as f:
+            metadata.append(("authorization", "Bearer " + f.read().strip()))
     with grpc.insecure_channel(address) as channel:
-        stream = feed_grpc.TicketFeedServiceStub(channel).Subscribe(iter(outgoing.get, None))
+        stream = feed_grpc.TicketFeedServiceStub(channel).Subscribe(iter(outgoing.get, None), metadata=metadata)
         for response in stream:
             if not response.HasField("delivery"):
                 continue

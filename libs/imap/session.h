@@ -48,6 +48,8 @@ class Session : private ResponseHandler {
   std::string TakeOutput();
   // The driver has switched the stream to TLS; with implicit TLS it does so before anything else.
   void TlsStarted();
+  // Bytes of a literal that are still to come.
+  uint64_t expected() const { return parser_.literal_left(); }
   Phase phase() const { return phase_; }
   // True if the sign-in was written before the greeting had come.
   bool early() const { return early_; }

@@ -1,8 +1,10 @@
-#include <map>
+#include <algorithm>
+#include <mutex>
 
 #include "absl/strings/str_cat.h"
 #include "libs/base/ids.h"
 #include "libs/base/status_macros.h"
+#include "libs/lease/lanes.h"
 #include "libs/lease/schedule.h"
 
 namespace poststelle::lease {
@@ -10,11 +12,12 @@ namespace {
 
 // Keys of a shard: 1 turns (sorted set: mailbox → ms at which it is due × 1024 + slot of the worker that polled it
 // last, 0: none), 2 slots (hash: worker → slot), 3 running (hash: mailbox → 1, or t if it was touched meanwhile), 4
-// marker (the shard was filled), 5 workers (sorted set: worker → ms until which it counts as alive), 6 held (hash: slot
-// → number of mailboxes that have it). Time is Redis' own, so the workers' clocks do not matter. The slot lies in the
-// score because a second key a mailbox doubles both Redis' memory and its work; a double keeps 53 bits, enough until
-// the year 2248. A slot is given out again when its worker is gone and no mailbox has it. Numbers are written into text
-// by %.0f: Lua's own way rounds them.
+// marker (the shard was filled; its value names the filling), 5 workers (sorted set: worker → ms until which it counts
+// as alive), 6 held (hash: slot → number of mailboxes that have it), 7 filling (who fills the shard at present). Time
+// is Redis' own, so the workers' clocks do not matter. The slot lies in the score because a second key a mailbox
+// doubles both Redis' memory and its work; a double keeps 53 bits, enough until the year 2248. A slot is given out
+// again when its worker is gone and no mailbox has it. Numbers are written into text by %.0f: Lua's own way rounds
+// them.
 constexpr char kCommon[] = R"(
 local t = redis.call('TIME') local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local function score_of(ms, slot) return ms * 1024 + slot end
@@ -119,18 +122,23 @@ if #first > 0 then sooner(math.max(0, split(first[2]) - now)) end
 return {redis.call('EXISTS', KEYS[4]), wait, redis.call('ZCARD', KEYS[1]),
         tonumber(redis.call('HGET', KEYS[6], mine) or 0), redis.call('ZCARD', KEYS[5]), out})");
 
+// A mailbox of ours that does not run and is not due is one whose poll ended while this call was on its way: its time
+// stands. One that does not run and is due may be polled without a claim, as while Redis was away.
 const std::string kRenew = absl::StrCat(kCommon, R"(
 local mine = slot_of(ARGV[1])
 local out = {}
 for i = 3, #ARGV do
   local score = redis.call('ZSCORE', KEYS[1], ARGV[i])
-  local _, slot = split(score or 0)
+  local ms, slot = split(score or 0)
   if slot == 0 then
     out[#out + 1] = 2
   elseif slot ~= mine then
     out[#out + 1] = 1
   else
-    redis.call('ZADD', KEYS[1], score_of(now + tonumber(ARGV[2]), mine), ARGV[i])
+    if ms <= now or redis.call('HEXISTS', KEYS[3], ARGV[i]) == 1 then
+      redis.call('ZADD', KEYS[1], score_of(now + tonumber(ARGV[2]), mine), ARGV[i])
+      redis.call('HSETNX', KEYS[3], ARGV[i], 1)
+    end
     out[#out + 1] = 0
   end
 end
@@ -161,11 +169,12 @@ if #ended > 0 then
 end
 return 1)");
 
-// A holder that lost its place to nobody (Redis was wiped) takes it again, over what others proposed meanwhile.
+// A holder that lost its place to nobody (Redis was wiped) takes it again, over what others proposed meanwhile. ARGV[2]
+// is empty, or names a filling that this is a part of; ARGV[3] is 1 with its last part.
 const std::string kRegister = absl::StrCat(kCommon, R"(
 local mine = slot_of(ARGV[1])
 local fresh, own, taken, gained = {}, {}, {}, 0
-for i = 3, #ARGV, 3 do
+for i = 4, #ARGV, 3 do
   local ms = now + tonumber(ARGV[i + 1])
   if ARGV[i + 2] == '1' then
     own[#own + 1] = ARGV[i]
@@ -191,8 +200,25 @@ if gained > 0 then
   redis.call('ZADD', KEYS[1], unpack(turns))
   count(mine, gained)
 end
-if ARGV[2] == '1' then redis.call('SET', KEYS[4], 1) end
+if ARGV[3] == '1' then
+  redis.call('SET', KEYS[4], ARGV[2])
+  redis.call('DEL', KEYS[7])
+elseif ARGV[2] ~= '' then
+  redis.call('PEXPIRE', KEYS[7], 2000)
+end
 return 1)");
+
+// Begins to fill a shard: 0 it is this worker's now, 1 another one is at it, 2 somebody has filled it since it was as
+// ARGV[2] says.
+constexpr char kBegin[] = R"(
+local filled = redis.call('GET', KEYS[4])
+if filled and filled ~= ARGV[2] then return 2 end
+local filler = redis.call('GET', KEYS[7])
+if filler and filler ~= ARGV[1] then return 1 end
+redis.call('SET', KEYS[7], ARGV[1], 'PX', 2000)
+return 0)";
+
+const std::string kLastFilling = "return redis.call('GET', KEYS[4]) or ''";
 
 const std::string kTouch = absl::StrCat(kCommon, R"(
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
@@ -216,7 +242,8 @@ const std::string kLeave = "return redis.call('ZREM', KEYS[5], ARGV[1])";
 
 std::vector<std::string> Keys(int shard) {
   const std::string base = absl::StrCat("poststelle:{s", shard, "}:");
-  return {base + "turns", base + "slots", base + "running", base + "marker", base + "workers", base + "held"};
+  return {base + "turns",   base + "slots", base + "running", base + "marker",
+          base + "workers", base + "held",  base + "filling"};
 }
 
 std::string Ms(absl::Duration duration) {
@@ -224,26 +251,61 @@ std::string Ms(absl::Duration duration) {
 }
 
 // Members a call: Redis serves nobody else meanwhile.
-constexpr size_t kAtOnce = 1000;
+constexpr size_t kAtOnce = 500;
+// Shards that are filled at once. Enough to keep Redis busy while this side prepares the next call, and few enough that
+// claims come through between.
+constexpr int kFillLanes = 2;
+constexpr absl::Duration kLookAgain = absl::Milliseconds(100);
 
-// Runs `script` for each shard of `items`, with `head` and then what `append` says of each item; parts of kAtOnce.
-template <typename Item, typename Append>
-async::Task<absl::Status> EvalByShard(redis::Commands& redis, const std::string& script, std::vector<std::string> head,
-                                      std::vector<Item> items, Append append, bool every_shard) {
-  std::vector<std::vector<const Item*>> by_shard(kShards);
-  for (const Item& item : items) by_shard[static_cast<size_t>(ShardOf(item.id))].push_back(&item);
+std::vector<int> AllShards(int first = 0) {
+  std::vector<int> out;
+  for (int i = 0; i < kShards; ++i) out.push_back((first + i) % kShards);
+  return out;
+}
+
+// Indexes of `items` by shard.
+template <typename Item, typename IdOf>
+std::vector<std::vector<size_t>> ByShard(const std::vector<Item>& items, IdOf id_of) {
+  std::vector<std::vector<size_t>> out(kShards);
+  for (size_t i = 0; i < items.size(); ++i) out[static_cast<size_t>(ShardOf(id_of(items[i])))].push_back(i);
+  return out;
+}
+
+std::vector<int> Used(const std::vector<std::vector<size_t>>& by_shard) {
+  std::vector<int> out;
   for (int shard = 0; shard < kShards; ++shard) {
-    const std::vector<const Item*>& own = by_shard[static_cast<size_t>(shard)];
-    if (own.empty() && !every_shard) continue;
-    size_t at = 0;
-    do {
+    if (!by_shard[static_cast<size_t>(shard)].empty()) out.push_back(shard);
+  }
+  return out;
+}
+
+// Runs `script` in the shards of `items`, with `head` and then what `append` says of each item, in parts of kAtOnce.
+// What went well is taken out of `items`.
+template <typename Item, typename Append>
+async::Task<absl::Status> EvalByShard(asio::any_io_executor executor, redis::Commands& redis, const std::string& script,
+                                      std::vector<std::string> head, std::vector<Item>& items, Append append,
+                                      int lanes) {
+  const std::vector<std::vector<size_t>> by_shard = ByShard(items, [](const Item& item) { return item.id; });
+  std::vector<char> told(items.size());  // no vector<bool>: lanes write side by side
+  std::function<async::Task<absl::Status>(int)> one = [&](int shard) -> async::Task<absl::Status> {
+    const std::vector<size_t>& own = by_shard[static_cast<size_t>(shard)];
+    for (size_t at = 0; at < own.size(); at += kAtOnce) {
       const size_t end = std::min(own.size(), at + kAtOnce);
       std::vector<std::string> arguments = head;
-      for (; at < end; ++at) append(*own[at], arguments);
+      for (size_t i = at; i < end; ++i) append(items[own[i]], arguments);
       PS_CO_RETURN_IF_ERROR((co_await redis.Eval(script, Keys(shard), std::move(arguments))).status());
-    } while (at < own.size());
-  }
-  co_return absl::OkStatus();
+      for (size_t i = at; i < end; ++i) told[own[i]] = 1;
+    }
+    co_return absl::OkStatus();
+  };
+  absl::Status status = co_await InLanes(std::move(executor), Used(by_shard), lanes, one);
+  size_t at = 0;
+  std::erase_if(items, [&](const Item&) { return told[at++] != 0; });
+  co_return status;
+}
+
+void AppendMember(const Member& m, std::vector<std::string>& out) {
+  out.insert(out.end(), {m.id, Ms(m.delay), m.mine ? "1" : "0"});
 }
 
 }  // namespace
@@ -275,34 +337,95 @@ async::Task<absl::StatusOr<ClaimResult>> RedisSchedule::Claim(int shard, int max
 }
 
 async::Task<absl::StatusOr<std::vector<RenewAnswer>>> RedisSchedule::Renew(std::vector<std::string> ids) {
-  std::map<int, std::vector<size_t>> by_shard;
-  for (size_t i = 0; i < ids.size(); ++i) by_shard[ShardOf(ids[i])].push_back(i);
+  const std::vector<std::vector<size_t>> by_shard = ByShard(ids, [](const std::string& id) { return id; });
   std::vector<RenewAnswer> answers(ids.size(), RenewAnswer::kAbsent);
-  for (const auto& [shard, indexes] : by_shard) {
-    std::vector<std::string> arguments{holder_, Ms(lease_)};
-    for (size_t i : indexes) arguments.push_back(ids[i]);
-    PS_CO_ASSIGN_OR_RETURN(redis::Reply reply, co_await redis_.Eval(kRenew, Keys(shard), std::move(arguments)));
-    for (size_t i = 0; i < indexes.size() && i < reply.array.size(); ++i) {
-      answers[indexes[i]] = static_cast<RenewAnswer>(reply.array[i].integer);
+  std::function<async::Task<absl::Status>(int)> one = [&, this](int shard) -> async::Task<absl::Status> {
+    const std::vector<size_t>& own = by_shard[static_cast<size_t>(shard)];
+    // Who is not answered has not lost anything.
+    for (size_t i : own) answers[i] = RenewAnswer::kRenewed;
+    for (size_t at = 0; at < own.size(); at += kAtOnce) {
+      const size_t end = std::min(own.size(), at + kAtOnce);
+      std::vector<std::string> arguments{holder_, Ms(lease_)};
+      for (size_t i = at; i < end; ++i) arguments.push_back(ids[own[i]]);
+      PS_CO_ASSIGN_OR_RETURN(redis::Reply reply, co_await redis_.Eval(kRenew, Keys(shard), std::move(arguments)));
+      for (size_t i = 0; at + i < end && i < reply.array.size(); ++i) {
+        answers[own[at + i]] = static_cast<RenewAnswer>(reply.array[i].integer);
+      }
     }
-  }
+    co_return absl::OkStatus();
+  };
+  PS_CO_RETURN_IF_ERROR(co_await InLanes(executor_, Used(by_shard), kShards, one));
   co_return answers;
 }
 
-async::Task<absl::Status> RedisSchedule::Done(std::vector<Finished> finished) {
+async::Task<absl::Status> RedisSchedule::Done(std::vector<Finished>& finished) {
   std::vector<std::string> head{holder_};
-  auto append = [](const Finished& f, std::vector<std::string>& out) {
-    out.insert(out.end(), {f.id, Ms(f.delay), f.keep ? "1" : "0"});
+  const absl::Time now = absl::Now();
+  auto append = [now](const Finished& f, std::vector<std::string>& out) {
+    out.insert(out.end(), {f.id, Ms(f.due - now), f.keep ? "1" : "0"});
   };
-  co_return co_await EvalByShard(redis_, kDone, std::move(head), std::move(finished), append, false);
+  co_return co_await EvalByShard(executor_, redis_, kDone, std::move(head), finished, append, kShards);
 }
 
 async::Task<absl::Status> RedisSchedule::Register(std::vector<Member> members, bool complete) {
-  std::vector<std::string> head{holder_, complete ? "1" : "0"};
-  auto append = [](const Member& m, std::vector<std::string>& out) {
-    out.insert(out.end(), {m.id, Ms(m.delay), m.mine ? "1" : "0"});
+  if (complete) co_return co_await Fill(std::move(members));
+  std::vector<std::string> head{holder_, "", "0"};
+  co_return co_await EvalByShard(executor_, redis_, kRegister, std::move(head), members, AppendMember, kFillLanes);
+}
+
+// Own places first, before anybody polls what others proposed. Then the shards one after the other, each worker
+// beginning elsewhere: what one is at or has filled meanwhile costs the others nothing, so that together they need
+// about as long as one alone would, divided by their number.
+async::Task<absl::Status> RedisSchedule::Fill(std::vector<Member> members) {
+  std::vector<Member> mine;
+  for (const Member& member : members) {
+    if (member.mine) mine.push_back(member);
+  }
+  std::vector<std::string> head{holder_, "", "0"};
+  absl::Status status =
+      co_await EvalByShard(executor_, redis_, kRegister, std::move(head), mine, AppendMember, kFillLanes);
+  if (absl::IsCancelled(status)) co_return status;
+  std::erase_if(members, [](const Member& member) { return member.mine; });
+  const std::vector<std::vector<size_t>> by_shard = ByShard(members, [](const Member& member) { return member.id; });
+
+  const std::string filling = RandomId();
+  std::vector<std::string> before(kShards);
+  std::function<async::Task<absl::Status>(int)> look = [&, this](int shard) -> async::Task<absl::Status> {
+    PS_CO_ASSIGN_OR_RETURN(redis::Reply reply, co_await redis_.Eval(kLastFilling, Keys(shard), {}));
+    before[static_cast<size_t>(shard)] = std::move(reply.string);
+    co_return absl::OkStatus();
   };
-  co_return co_await EvalByShard(redis_, kRegister, std::move(head), std::move(members), append, complete);
+  status.Update(co_await InLanes(executor_, AllShards(), kShards, look));
+
+  std::mutex mutex;
+  std::vector<int> others;  // guarded by mutex: shards that another worker is filling
+  std::function<async::Task<absl::Status>(int)> fill = [&, this](int shard) -> async::Task<absl::Status> {
+    std::vector<std::string> begin{holder_, before[static_cast<size_t>(shard)]};
+    PS_CO_ASSIGN_OR_RETURN(redis::Reply reply, co_await redis_.Eval(kBegin, Keys(shard), std::move(begin)));
+    if (reply.integer == 1) {
+      std::lock_guard lock(mutex);
+      others.push_back(shard);
+    }
+    if (reply.integer != 0) co_return absl::OkStatus();
+    const std::vector<size_t>& own = by_shard[static_cast<size_t>(shard)];
+    size_t at = 0;
+    do {
+      const size_t end = std::min(own.size(), at + kAtOnce);
+      std::vector<std::string> arguments{holder_, filling, end == own.size() ? "1" : "0"};
+      for (; at < end; ++at) AppendMember(members[own[at]], arguments);
+      PS_CO_RETURN_IF_ERROR((co_await redis_.Eval(kRegister, Keys(shard), std::move(arguments))).status());
+    } while (at < own.size());
+    co_return absl::OkStatus();
+  };
+  std::vector<int> open = AllShards(ShardOf(holder_));
+  while (!open.empty()) {
+    status.Update(co_await InLanes(executor_, open, kFillLanes, fill));
+    const bool stuck = open.size() == others.size();
+    open = std::exchange(others, {});
+    if (stuck) status.Update(co_await async::Sleep(kLookAgain));
+    if (absl::IsCancelled(status)) co_return status;
+  }
+  co_return status;
 }
 
 async::Task<absl::Status> RedisSchedule::Touch(std::string id) {
@@ -316,11 +439,11 @@ async::Task<absl::Status> RedisSchedule::Remove(std::string id) {
 }
 
 async::Task<absl::Status> RedisSchedule::Leave() {
-  for (int shard = 0; shard < kShards; ++shard) {
+  std::function<async::Task<absl::Status>(int)> one = [this](int shard) -> async::Task<absl::Status> {
     std::vector<std::string> arguments{holder_};
-    PS_CO_RETURN_IF_ERROR((co_await redis_.Eval(kLeave, Keys(shard), std::move(arguments))).status());
-  }
-  co_return absl::OkStatus();
+    co_return (co_await redis_.Eval(kLeave, Keys(shard), std::move(arguments))).status();
+  };
+  co_return co_await InLanes(executor_, AllShards(), kShards, one);
 }
 
 }  // namespace poststelle::lease

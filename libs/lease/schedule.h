@@ -33,10 +33,11 @@ struct ClaimResult {
 };
 enum class RenewAnswer { kRenewed, kLost, kAbsent };
 
-// A lease that ends: due again after `delay`, at once if it was touched meanwhile.
+// A lease that ends: due again at `due`, at once if it was touched meanwhile. A time and not a delay, because it may be
+// told late; it is this process' clock, and what is told is how far away it is then.
 struct Finished {
   std::string id;
-  absl::Duration delay;
+  absl::Time due;
   bool keep = true;  // stay its preferred worker; false hands it to whoever holds too few
 };
 // A mailbox that is to be in the schedule.
@@ -46,7 +47,8 @@ struct Member {
   bool mine = false;     // this worker polled it last: it takes its place again, whatever others proposed meanwhile
 };
 
-// Thread-safe. Errors are those of redis::Commands; every call may be repeated.
+// Thread-safe. Errors are those of redis::Commands; every call may be repeated. A call for several shards asks all of
+// them, and one that fails does not keep it from the others; it returns the first error.
 //
 // Whose turn it is. The worker that polled a mailbox last claims it as soon as it is due; a mailbox whose last worker
 // is gone, or that was given up, goes to any worker that holds less than its share. Others wait kGrace, those who hold
@@ -59,12 +61,14 @@ class Schedule {
   // Takes up to `max` (at most 1,000) members of `shard` that are due and this worker's turn, for the lease time.
   // `hungry`: it holds less than its share. Counts as a sign of life of this worker.
   virtual async::Task<absl::StatusOr<ClaimResult>> Claim(int shard, int max, bool hungry) = 0;
-  // Extends the leases; one answer for each id.
+  // Extends the leases; one answer for each id. Never brings a mailbox forward whose poll has ended meanwhile.
   virtual async::Task<absl::StatusOr<std::vector<RenewAnswer>>> Renew(std::vector<std::string> ids) = 0;
-  // Ends leases of ours. Nothing where somebody else holds it.
-  virtual async::Task<absl::Status> Done(std::vector<Finished> finished) = 0;
+  // Ends leases of ours. Nothing where somebody else holds it. What was told is taken out of `finished`: after an error
+  // the rest is there.
+  virtual async::Task<absl::Status> Done(std::vector<Finished>& finished) = 0;
   // Adds members that are not there yet. `complete`: these are all there are, so the shards count as filled from now on
-  // (see ClaimResult::wiped).
+  // (see ClaimResult::wiped); what another worker fills meanwhile is left to it, but for members that are mine. Ends
+  // with kCancelled soon after cancellation.
   virtual async::Task<absl::Status> Register(std::vector<Member> members, bool complete) = 0;
   // Due now, or as soon as its present poll is done.
   virtual async::Task<absl::Status> Touch(std::string id) = 0;
@@ -76,17 +80,20 @@ class Schedule {
 class RedisSchedule : public Schedule {
  public:
   // `holder` names this process start. Up to 1,023 may hold mailboxes of a shard at a time.
-  RedisSchedule(redis::Commands& redis, std::string holder, absl::Duration lease)
-      : redis_(redis), holder_(std::move(holder)), lease_(lease) {}
+  RedisSchedule(asio::any_io_executor executor, redis::Commands& redis, std::string holder, absl::Duration lease)
+      : executor_(std::move(executor)), redis_(redis), holder_(std::move(holder)), lease_(lease) {}
   async::Task<absl::StatusOr<ClaimResult>> Claim(int shard, int max, bool hungry) override;
   async::Task<absl::StatusOr<std::vector<RenewAnswer>>> Renew(std::vector<std::string> ids) override;
-  async::Task<absl::Status> Done(std::vector<Finished> finished) override;
+  async::Task<absl::Status> Done(std::vector<Finished>& finished) override;
   async::Task<absl::Status> Register(std::vector<Member> members, bool complete) override;
   async::Task<absl::Status> Touch(std::string id) override;
   async::Task<absl::Status> Remove(std::string id) override;
   async::Task<absl::Status> Leave() override;
 
  private:
+  async::Task<absl::Status> Fill(std::vector<Member> members);
+
+  const asio::any_io_executor executor_;
   redis::Commands& redis_;
   const std::string holder_;
   const absl::Duration lease_;

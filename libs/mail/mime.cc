@@ -12,6 +12,7 @@
 #include "libs/base/sv.h"
 #include "libs/mail/base64.h"
 #include "libs/mail/charset.h"
+#include "libs/mail/origin.h"
 #include "libs/mail/scan.h"
 
 namespace poststelle::mail {
@@ -118,7 +119,7 @@ std::string TypeParameter(GMimeObject* object, const char* name) {
 
 class Builder {
  public:
-  explicit Builder(ParsedMail& out) : out_(out) {}
+  Builder(ParsedMail& out, ReportParts& reports) : out_(out), reports_(reports) {}
 
   // Parts in their order, without recursion: multiparts put their children on the stack.
   void Walk(GMimeObject* root) {
@@ -149,6 +150,7 @@ class Builder {
     if (given.empty()) given = TypeParameter(object, "name");
     const std::string filename = CleanFilename(given);
     std::string content = Content(part);
+    reports_.Take(type, content);
     const bool attached =
         disposition == "attachment" || (!filename.empty() && type != "text/plain" && type != "text/html");
     if (!attached && filename.empty() && (type == "text/plain" || type == "text/html")) {
@@ -171,6 +173,7 @@ class Builder {
       bytes.assign(reinterpret_cast<const char*>(array->data), array->len);
     }
     GMimeObject* object = GMIME_OBJECT(part);
+    reports_.Take(TypeOf(object), bytes);
     std::string filename = Str(g_mime_object_get_content_disposition_parameter(object, "filename"));
     if (filename.empty()) filename = TypeParameter(object, "name");
     Add(object, TypeOf(object), absl::AsciiStrToLower(Str(g_mime_object_get_disposition(object))),
@@ -189,6 +192,7 @@ class Builder {
   }
 
   ParsedMail& out_;
+  ReportParts& reports_;
 };
 
 }  // namespace
@@ -233,8 +237,11 @@ ParsedMail ParseMail(std::string_view raw) {
   addresses("Reply-To", out.mutable_reply_to());
   addresses("To", out.mutable_to());
   addresses("Cc", out.mutable_cc());
-  Builder builder(out);
+  ReportParts reports;
+  Builder builder(out, reports);
   builder.Walk(g_mime_message_get_mime_part(message.get()));
+  // The headers have told already that most mails are a person's; neither text nor parts change that.
+  if (out.origin() != ORIGIN_UNSPECIFIED || reports.any()) ClassifyOrigin(block, reports, out);
   return out;
 }
 

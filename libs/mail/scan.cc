@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "libs/base/sv.h"
 #include "libs/mail/charset.h"
+#include "libs/mail/origin.h"
 
 namespace poststelle::mail {
 namespace {
@@ -227,27 +228,41 @@ std::string_view HeaderBlock(std::string_view raw) {
   return raw;
 }
 
-std::vector<std::string> RawHeaders(std::string_view header_block, std::string_view name, size_t limit) {
-  std::vector<std::string> values;
-  bool inside = false;
-  EachLine(header_block, [&](std::string_view line) {
-    if (inside && !line.empty() && (line[0] == ' ' || line[0] == '\t') && values.back().size() <= kMaxHeaderBytes) {
-      values.back().append(line);
-      return true;
+void EachField(std::string_view header_block,
+               const std::function<bool(std::string_view name, std::string_view value)>& f) {
+  size_t at = 0;
+  while (at < header_block.size()) {
+    size_t end = header_block.find('\n', at);
+    if (end == std::string_view::npos) end = header_block.size();
+    const size_t colon = header_block.substr(0, end).find(':', at);
+    const std::string_view name =
+        Sv(absl::StripTrailingAsciiWhitespace(Av(header_block.substr(at, std::min(colon, end) - at))));
+    size_t next = end + 1;
+    while (next < header_block.size() && (header_block[next] == ' ' || header_block[next] == '\t')) {
+      end = header_block.find('\n', next);
+      if (end == std::string_view::npos) end = header_block.size();
+      next = end + 1;
     }
-    inside = false;
-    if (values.size() >= limit) return false;
-    if (!HasField(line, name)) return true;
-    const size_t colon = line.find(':');
-    if (colon == std::string_view::npos ||
-        absl::StripAsciiWhitespace(Av(line.substr(name.size(), colon - name.size()))).size() > 0) {
-      return true;
-    }
-    values.emplace_back(line.substr(colon + 1));
-    inside = true;
+    if (colon != std::string_view::npos && !f(name, header_block.substr(colon + 1, end - colon - 1))) return;
+    at = next;
+  }
+}
+
+std::string Unfold(std::string_view value) {
+  std::string out;
+  EachLine(value.substr(0, kMaxHeaderBytes), [&out](std::string_view line) {
+    out.append(line);
     return true;
   });
-  for (std::string& value : values) value = std::string(absl::StripAsciiWhitespace(value));
+  return std::string(absl::StripAsciiWhitespace(out));
+}
+
+std::vector<std::string> RawHeaders(std::string_view header_block, std::string_view name, size_t limit) {
+  std::vector<std::string> values;
+  EachField(header_block, [&](std::string_view field, std::string_view value) {
+    if (absl::EqualsIgnoreCase(Av(field), Av(name))) values.push_back(Unfold(value));
+    return values.size() < limit;
+  });
   return values;
 }
 
@@ -534,6 +549,7 @@ ParsedMail ScanHeaders(std::string_view raw) {
   };
   all_ids("In-Reply-To", out.mutable_in_reply_to());
   all_ids("References", out.mutable_references());
+  ClassifyOrigin(block, ReportParts(), out);
   return out;
 }
 

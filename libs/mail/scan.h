@@ -1,6 +1,7 @@
 // Our own scan over the bytes of a mail: limits before GMime, and headers where GMime must not look. Iterative, linear.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -19,6 +20,13 @@ inline constexpr size_t kMaxGroups = 100;  // colons in an address field, quotes
 
 // The header block: everything up to and including the empty line.
 std::string_view HeaderBlock(std::string_view raw);
+
+// Calls `f` with the name of each field and its value as it stands, folded, until it answers false.
+void EachField(std::string_view header_block,
+               const std::function<bool(std::string_view name, std::string_view value)>& f);
+
+// A field's value on one line, without blanks around it.
+std::string Unfold(std::string_view value);
 
 // First value of a header field, unfolded, as it stands; empty if there is none.
 std::string RawHeader(std::string_view header_block, std::string_view name);
@@ -42,7 +50,7 @@ bool TooManyGroups(std::string_view value);
 // `raw` with those of the mail's own address fields renamed ("To" to "Xo") that GMime must not parse. Empty: none is.
 std::string HideDeepFields(std::string_view raw);
 
-// What can be read of the headers without GMime: From, To, Cc, Subject, Date, ids. Never fails.
+// What can be read of the headers without GMime: From, To, Cc, Subject, Date, ids, and who wrote it. Never fails.
 ParsedMail ScanHeaders(std::string_view raw);
 
 // Decodes encoded words (RFC 2047), those split inside a character included, and raw 8-bit text.

@@ -19,6 +19,8 @@ std::atomic<Level> threshold{Level::kInfo};
 
 void SetLogLevel(Level level) { threshold = level; }
 
+bool Logs(Level level) { return level >= threshold; }
+
 bool ParseLevel(std::string_view text, Level& level) {
   for (size_t i = 0; i < kNames.size(); ++i) {
     if (text != kNames[i]) continue;
@@ -29,7 +31,7 @@ bool ParseLevel(std::string_view text, Level& level) {
 }
 
 void Log(Level level, std::string_view event, const nlohmann::json& fields) {
-  if (level < threshold) return;
+  if (!Logs(level)) return;
   nlohmann::ordered_json line;
   line["time"] = absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone());
   line["level"] = kNames[static_cast<size_t>(level)];

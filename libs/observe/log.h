@@ -10,6 +10,8 @@ enum class Level { kDebug, kInfo, kWarning, kError };
 
 // Lines below `level` are dropped. Set once at start.
 void SetLogLevel(Level level);
+// Whether a line of this level would be written: before fields that cost something to make.
+bool Logs(Level level);
 // "debug", "info", "warning", "error"; false for anything else.
 bool ParseLevel(std::string_view text, Level& level);
 

@@ -22,6 +22,7 @@ class Metrics {
  public:
   using Labels = std::map<std::string, std::string>;
   Metrics();
+  ~Metrics();
   // The counter or gauge of this name and these labels; made at the first call. Lives as long as this object.
   prometheus::Counter& Counter(const std::string& name, const std::string& help, const Labels& labels = {});
   prometheus::Gauge& Gauge(const std::string& name, const std::string& help, const Labels& labels = {});
@@ -34,6 +35,8 @@ class Metrics {
  private:
   std::shared_ptr<prometheus::Registry> registry_;
   std::unique_ptr<prometheus::Exposer> exposer_;
+  std::string host_;  // where it listens
+  int port_ = 0;
 };
 
 }  // namespace poststelle::observe

@@ -33,9 +33,9 @@ class Bidi : public grpc::ServerBidiReactor<Request, Response> {
     co_return request_;
   }
 
-  // False when the client is gone.
+  // False when the client is gone, or its token was taken away, which the end of the call then says.
   async::Task<bool> Write(const Response& response) {
-    if (cancelled_) co_return false;
+    if (cancelled_ || !admission_->Holds()) co_return false;
     write_done_ = false;
     this->StartWrite(&response);
     while (!write_done_) (co_await written_.Wait(absl::Seconds(10))).IgnoreError();
@@ -44,10 +44,11 @@ class Bidi : public grpc::ServerBidiReactor<Request, Response> {
   bool cancelled() const { return cancelled_; }
 
   // Serves the call behind `gate` with `handler` in `scope`, which is joined after the server has shut down.
-  static Bidi* Run(std::shared_ptr<Bidi> stream, async::TaskScope& scope, const Gate& gate,
-                   async::Task<grpc::Status> handler) {
+  static Bidi* Run(std::shared_ptr<Bidi> stream, async::TaskScope& scope, grpc::CallbackServerContext* context,
+                   const Gate& gate, async::Task<grpc::Status> handler) {
     stream->self_ = stream;
-    scope.Spawn(Drive(stream, gate.Admit(std::move(handler))));
+    stream->admission_.emplace(gate.AdmissionOf<Request>(*context));
+    scope.Spawn(Drive(stream, gate.Admit<Request>(*context, std::move(handler))));
     return stream.get();
   }
 
@@ -56,7 +57,7 @@ class Bidi : public grpc::ServerBidiReactor<Request, Response> {
     grpc::Status status = co_await std::move(handler);
     std::lock_guard lock(stream->finish_mutex_);
     stream->finished_ = true;
-    stream->Finish(status);
+    stream->Finish(stream->admission_->End(status));
   }
   void OnReadDone(bool ok) override {
     read_ok_ = ok;
@@ -72,6 +73,7 @@ class Bidi : public grpc::ServerBidiReactor<Request, Response> {
   void OnDone() override { auto last = std::move(self_); }
 
   std::shared_ptr<Bidi> self_;
+  std::optional<Admission> admission_;  // from Run on
   std::mutex finish_mutex_;
   bool finished_ = false;  // guarded by finish_mutex_: a finished call must not be read from
   Request request_;

@@ -9,15 +9,16 @@
 #include <string>
 
 #include "libs/async/runtime.h"
-#include "libs/base/secret_string.h"
 
 namespace poststelle::rpc {
 
-// A channel with keepalive that reconnects by itself.
-std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address);
+// A channel with keepalive that reconnects by itself. With `token_file` every call on it brings the token that the file
+// holds at that moment; while there is none, calls go without, which the log says. The connection is in clear text: the
+// token is as safe as the network to `address` is.
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address, const std::string& token_file = "");
 
-// Adds "authorization: Bearer …".
-void Authorize(grpc::ClientContext& context, const SecretString& token);
+// Whether a channel to `address` stays on this machine.
+bool StaysOnThisMachine(const std::string& address);
 
 // Starts a callback call and waits for its end. `start` receives the callback to hand to the stub; what it refers to
 // (context, request, response) lives on the awaiting frame, so the wait is not given up on cancellation: the call's

@@ -18,6 +18,10 @@ Options::Options(const std::string& service, const std::string& description)
   Text("--port-file", common_.port_file, "File to write the address to, once it is served");
   Text("--metrics-address", common_.metrics_address, "Address to serve /metrics on; port 0 takes a free one");
   Text("--log-level", common_.log_level, "debug, info, warning or error");
+  Text("--identities-file", common_.access.identities_file,
+       "File with the callers that are known, lines \"<name> <role> <token>\"; read again when it changes");
+  Flag("--allow-unauthenticated-loopback", common_.access.allow_unauthenticated_loopback,
+       "Callers on this machine are admins without a token; not behind a proxy");
   Duration("--drain-delay", common_.drain_delay,
            "At the end: how long it goes on after it said that it is not ready, so that clients turn to others first",
            absl::ZeroDuration());

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "libs/rpc/access.h"
 
 namespace poststelle::rpc {
 
@@ -17,6 +18,7 @@ struct CommonOptions {
   std::string port_file;
   std::string metrics_address = "127.0.0.1:0";
   std::string log_level = "info";
+  AccessOptions access;
   absl::Duration drain_delay = absl::ZeroDuration();
   absl::Duration drain_timeout = absl::Seconds(25);
   bool allow_core_dumps = false;

@@ -4,6 +4,7 @@
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "libs/base/reason.h"
+#include "libs/rpc/access.h"
 #include "libs/rpc/bidi.h"
 #include "libs/rpc/drain.h"
 #include "libs/rpc/options.h"
@@ -138,12 +139,13 @@ using Stream = Bidi<fetcher::v1::SubscribeRequest, fetcher::v1::SubscribeRespons
 
 class EndsAtOnce : public fetcher::v1::TicketFeedService::CallbackService {
  public:
-  explicit EndsAtOnce(const asio::any_io_executor& executor) : gate(executor), calls(executor) {}
+  explicit EndsAtOnce(const asio::any_io_executor& executor) : gate(executor, *access), calls(executor) {}
   grpc::ServerBidiReactor<fetcher::v1::SubscribeRequest, fetcher::v1::SubscribeResponse>* Subscribe(
-      grpc::CallbackServerContext*) override {
+      grpc::CallbackServerContext* context) override {
     stream = std::make_shared<Stream>(gate.executor());
-    return Stream::Run(stream, calls, gate, Nothing());
+    return Stream::Run(stream, calls, context, gate, Nothing());
   }
+  const std::unique_ptr<Access> access = Access::Unguarded();
   Gate gate;
   std::shared_ptr<Stream> stream;  // of the last call
   async::TaskScope calls;
@@ -155,11 +157,13 @@ class EndsAtOnce : public fetcher::v1::TicketFeedService::CallbackService {
 // Answers GetTicket, and counts.
 class Tickets : public fetcher::v1::TicketFeedService::CallbackService {
  public:
-  explicit Tickets(const asio::any_io_executor& executor) : gate(executor) {}
-  grpc::ServerUnaryReactor* GetTicket(grpc::CallbackServerContext* context, const fetcher::v1::GetTicketRequest*,
+  explicit Tickets(const asio::any_io_executor& executor) : gate(executor, *access) {}
+  grpc::ServerUnaryReactor* GetTicket(grpc::CallbackServerContext* context,
+                                      const fetcher::v1::GetTicketRequest* request,
                                       fetcher::v1::GetTicketResponse*) override {
-    return Unary(context, gate, Count());
+    return Unary(context, gate, *request, Count());
   }
+  const std::unique_ptr<Access> access = Access::Unguarded();
   Gate gate;
   std::atomic<int> calls{0};
 

@@ -1,6 +1,5 @@
 #include "libs/rpc/server.h"
 
-#include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
 
 #include <algorithm>
@@ -91,7 +90,6 @@ ServiceFrame::ServiceFrame(std::string name, CommonOptions options)
   std::signal(SIGPIPE, SIG_IGN);
   if (!options_.allow_core_dumps) ForbidDumps();
   grpc::EnableDefaultHealthCheckService(true);
-  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::health::v1::HealthCheckRequest::descriptor();  // keeps the health descriptors linked, for reflection
 }
 
@@ -126,7 +124,7 @@ void ServiceFrame::UpdateHealth() {
   health->SetServingStatus("liveness", true);
 }
 
-absl::Status ServiceFrame::Start() {
+absl::Status ServiceFrame::Start(const Gate& gate) {
   absl::StatusOr<std::string> metrics = metrics_.Expose(options_.metrics_address);
   if (!metrics.ok()) return metrics.status();
   grpc::ServerBuilder builder;
@@ -140,6 +138,8 @@ absl::Status ServiceFrame::Start() {
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);  // a port that is taken is an error, not shared
   for (grpc::Service* service : services_) builder.RegisterService(service);
+  reflection_ = std::make_unique<Reflection>(gate);
+  reflection_->AddTo(builder);
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   if (server == nullptr || port == 0) {
     return absl::UnavailableError(absl::StrCat("--listen: can't serve on ", options_.listen));
@@ -176,7 +176,7 @@ void ServiceFrame::EndUnprepared(int exit_code) {
 
 int ServiceFrame::Run(Gate& gate, const Work& work) {
   Depend(work.dependency);
-  if (absl::Status started = Start(); !started.ok()) {
+  if (absl::Status started = Start(gate); !started.ok()) {
     std::cerr << started.message() << std::endl;
     return 1;
   }
@@ -216,6 +216,7 @@ int ServiceFrame::Drain(const Work& work) {
   }
   server_->Shutdown(std::chrono::system_clock::now() + kShutdownGrace);
   server_->Wait();
+  reflection_->Join();
   drain_->Done();
   observe::Log(observe::Level::kInfo, "service.ended", {{"service", name_}});
   return 0;

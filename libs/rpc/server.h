@@ -17,6 +17,7 @@
 #include "libs/rpc/drain.h"
 #include "libs/rpc/gate.h"
 #include "libs/rpc/options.h"
+#include "libs/rpc/reflection.h"
 
 namespace poststelle::rpc {
 
@@ -63,7 +64,7 @@ class ServiceFrame {
     bool ready = false;
     prometheus::Gauge* gauge = nullptr;
   };
-  absl::Status Start();
+  absl::Status Start(const Gate& gate);
   void UpdateHealth();
   // Blocks until there is an answer, or a signal.
   void Prepare(Gate& gate, const Work& work);
@@ -76,6 +77,7 @@ class ServiceFrame {
   const CommonOptions options_;
   observe::Metrics metrics_;
   std::vector<grpc::Service*> services_;
+  std::unique_ptr<Reflection> reflection_;
   std::unique_ptr<grpc::Server> server_;
   std::atomic<bool> draining_{false};
   std::mutex mutex_;

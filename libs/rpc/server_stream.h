@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 
 #include "libs/async/runtime.h"
 #include "libs/rpc/gate.h"
@@ -18,9 +19,9 @@ class StreamOut : public grpc::ServerWriteReactor<Response>, public std::enable_
  public:
   explicit StreamOut(const asio::any_io_executor& executor) : written_(executor), cancelled_event_(executor) {}
 
-  // False when the client is gone.
+  // False when the client is gone, or its token was taken away, which the end of the call then says.
   async::Task<bool> Write(const Response& response) {
-    if (cancelled_) co_return false;
+    if (cancelled_ || !admission_->Holds()) co_return false;
     write_done_ = false;
     this->StartWrite(&response);
     while (!write_done_) (co_await written_.Wait(absl::Seconds(10))).IgnoreError();
@@ -37,17 +38,20 @@ class StreamOut : public grpc::ServerWriteReactor<Response>, public std::enable_
   void Wake() { cancelled_event_.Notify(); }
 
   // Starts `handler` behind `gate` with this stream, which keeps itself alive until gRPC and the coroutine are both
-  // done.
-  static StreamOut* Run(std::shared_ptr<StreamOut> stream, const Gate& gate, async::Task<grpc::Status> handler) {
+  // done. The type of the request tells the method, and with it the roles that it serves.
+  template <typename Request>
+  static StreamOut* Run(std::shared_ptr<StreamOut> stream, grpc::CallbackServerContext* context, const Gate& gate,
+                        const Request&, async::Task<grpc::Status> handler) {
     stream->self_ = stream;
-    async::Spawn(gate.executor(), Drive(stream, gate.Admit(std::move(handler))));
+    stream->admission_.emplace(gate.AdmissionOf<Request>(*context));
+    async::Spawn(gate.executor(), Drive(stream, gate.Admit<Request>(*context, std::move(handler))));
     return stream.get();
   }
 
  private:
   static async::Task<void> Drive(std::shared_ptr<StreamOut> stream, async::Task<grpc::Status> handler) {
     grpc::Status status = co_await std::move(handler);
-    stream->Finish(status);
+    stream->Finish(stream->admission_->End(status));
   }
   void OnWriteDone(bool ok) override {
     write_ok_ = ok;
@@ -61,6 +65,7 @@ class StreamOut : public grpc::ServerWriteReactor<Response>, public std::enable_
   void OnDone() override { auto last = std::move(self_); }
 
   std::shared_ptr<StreamOut> self_;
+  std::optional<Admission> admission_;  // from Run on
   async::Event written_;
   async::Event cancelled_event_;
   std::atomic<bool> write_done_{false};

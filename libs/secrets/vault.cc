@@ -214,15 +214,8 @@ absl::Status Vault::CheckKeyedHash(std::string_view hash, const SecretString& me
 absl::StatusOr<SecretString> LoadToken(const std::string& path) {
   PS_ASSIGN_OR_RETURN(std::string content, ReadSecretFile(path));
   std::string token(absl::StripAsciiWhitespace(content));
-  if (token.size() < 20) return absl::FailedPreconditionError(absl::StrCat(path, " holds no token"));
+  if (token.size() < kMinTokenBytes) return absl::FailedPreconditionError(absl::StrCat(path, " holds no token"));
   return SecretString(std::move(token));
-}
-
-absl::StatusOr<SecretString> LoadOrCreateToken(const std::string& path) {
-  absl::StatusOr<SecretString> token = LoadToken(path);
-  if (!absl::IsNotFound(token.status())) return token;
-  PS_RETURN_IF_ERROR(WriteSecretFile(path, absl::StrCat(RandomId(), RandomId(), "\n")));
-  return LoadToken(path);
 }
 
 }  // namespace poststelle::secrets

@@ -67,9 +67,10 @@ class Vault {
   std::function<void(const absl::Status&, const std::string&)> told_;  // guarded by mutex_
 };
 
-// A random bearer token in a file of its own (mode 0600), made where there is none.
-absl::StatusOr<SecretString> LoadOrCreateToken(const std::string& path);
-// The token that another service made; kNotFound while the file does not exist yet.
+// Shorter ones could be guessed.
+inline constexpr size_t kMinTokenBytes = 20;
+
+// Our own bearer token, from a file that holds nothing else. kNotFound while the file does not exist.
 absl::StatusOr<SecretString> LoadToken(const std::string& path);
 
 }  // namespace poststelle::secrets

@@ -111,11 +111,14 @@ TEST(SecretString, LeavesNothingBehindWhenMoved) {
   EXPECT_EQ(std::string_view(buffer, 7).find("unter"), std::string_view::npos);
 }
 
-TEST_F(VaultTest, TokensAreMadeOnce) {
+TEST_F(VaultTest, ATokenIsTheWholeOfItsFile) {
   EXPECT_TRUE(absl::IsNotFound(LoadToken(Path("token")).status()));
-  auto token = LoadOrCreateToken(Path("token"));
-  ASSERT_TRUE(token.ok());
-  EXPECT_EQ(LoadOrCreateToken(Path("token"))->Reveal(), token->Reveal());
+  std::ofstream(Path("token")) << " a-token-of-28-characters-xyz\n";
+  EXPECT_TRUE(absl::IsFailedPrecondition(LoadToken(Path("token")).status()));  // others may read it
+  ASSERT_EQ(chmod(Path("token").c_str(), 0600), 0);
+  EXPECT_EQ(LoadToken(Path("token"))->Reveal(), "a-token-of-28-characters-xyz");
+  std::ofstream(Path("token")) << "short\n";
+  EXPECT_TRUE(absl::IsFailedPrecondition(LoadToken(Path("token")).status()));
 }
 
 }  // namespace

@@ -73,7 +73,8 @@ class ClientTest : public ::testing::Test {
   }
 
   async::Runtime runtime_{2};
-  std::unique_ptr<net::Dialer> dialer_ = net::MakeTcpDialer(runtime_.executor());
+  std::unique_ptr<net::Dialer> dialer_ =
+      net::MakeTcpDialer(net::MakeResolver(runtime_.executor()), net::EgressPolicy::Unrestricted());
   std::atomic<int> asked_{0};
   absl::Status quit_ = absl::UnknownError("not said");
 };

@@ -38,27 +38,27 @@ class TicketStatusService : public v1::TicketStatusService::CallbackService {
   grpc::ServerUnaryReactor* CreateTicketStatus(grpc::CallbackServerContext* context,
                                                const v1::CreateTicketStatusRequest* request,
                                                v1::CreateTicketStatusResponse* response) override {
-    return rpc::Unary(context, gate_, handlers_.Create(*request, *response));
+    return rpc::Unary(context, gate_, *request, handlers_.Create(*request, *response));
   }
   grpc::ServerUnaryReactor* GetTicketStatus(grpc::CallbackServerContext* context,
                                             const v1::GetTicketStatusRequest* request,
                                             v1::GetTicketStatusResponse* response) override {
-    return rpc::Unary(context, gate_, handlers_.Get(*request, *response));
+    return rpc::Unary(context, gate_, *request, handlers_.Get(*request, *response));
   }
   grpc::ServerUnaryReactor* ListTicketStatuses(grpc::CallbackServerContext* context,
                                                const v1::ListTicketStatusesRequest* request,
                                                v1::ListTicketStatusesResponse* response) override {
-    return rpc::Unary(context, gate_, handlers_.List(*request, *response));
+    return rpc::Unary(context, gate_, *request, handlers_.List(*request, *response));
   }
   grpc::ServerUnaryReactor* UpdateTicketStatus(grpc::CallbackServerContext* context,
                                                const v1::UpdateTicketStatusRequest* request,
                                                v1::UpdateTicketStatusResponse* response) override {
-    return rpc::Unary(context, gate_, handlers_.Update(*request, *response));
+    return rpc::Unary(context, gate_, *request, handlers_.Update(*request, *response));
   }
   grpc::ServerUnaryReactor* DeleteTicketStatus(grpc::CallbackServerContext* context,
                                                const v1::DeleteTicketStatusRequest* request,
                                                google::protobuf::Empty*) override {
-    return rpc::Unary(context, gate_, handlers_.Delete(*request));
+    return rpc::Unary(context, gate_, *request, handlers_.Delete(*request));
   }
 
  private:
@@ -92,23 +92,23 @@ class LabelService : public v1::LabelService::CallbackService {
       : gate_(gate), handlers_(store, epoch) {}
   grpc::ServerUnaryReactor* CreateLabel(grpc::CallbackServerContext* context, const v1::CreateLabelRequest* request,
                                         v1::CreateLabelResponse* response) override {
-    return rpc::Unary(context, gate_, handlers_.Create(*request, *response));
+    return rpc::Unary(context, gate_, *request, handlers_.Create(*request, *response));
   }
   grpc::ServerUnaryReactor* GetLabel(grpc::CallbackServerContext* context, const v1::GetLabelRequest* request,
                                      v1::GetLabelResponse* response) override {
-    return rpc::Unary(context, gate_, handlers_.Get(*request, *response));
+    return rpc::Unary(context, gate_, *request, handlers_.Get(*request, *response));
   }
   grpc::ServerUnaryReactor* ListLabels(grpc::CallbackServerContext* context, const v1::ListLabelsRequest* request,
                                        v1::ListLabelsResponse* response) override {
-    return rpc::Unary(context, gate_, handlers_.List(*request, *response));
+    return rpc::Unary(context, gate_, *request, handlers_.List(*request, *response));
   }
   grpc::ServerUnaryReactor* UpdateLabel(grpc::CallbackServerContext* context, const v1::UpdateLabelRequest* request,
                                         v1::UpdateLabelResponse* response) override {
-    return rpc::Unary(context, gate_, handlers_.Update(*request, *response));
+    return rpc::Unary(context, gate_, *request, handlers_.Update(*request, *response));
   }
   grpc::ServerUnaryReactor* DeleteLabel(grpc::CallbackServerContext* context, const v1::DeleteLabelRequest* request,
                                         google::protobuf::Empty*) override {
-    return rpc::Unary(context, gate_, handlers_.Delete(*request));
+    return rpc::Unary(context, gate_, *request, handlers_.Delete(*request));
   }
 
  private:

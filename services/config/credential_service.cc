@@ -1,7 +1,5 @@
 #include "services/config/credential_service.h"
 
-#include <openssl/crypto.h>
-
 #include "absl/strings/match.h"
 #include "libs/rpc/status.h"
 #include "libs/rpc/unary.h"
@@ -10,28 +8,14 @@
 
 namespace poststelle::config {
 
-grpc::Status CredentialService::Authorize(const grpc::CallbackServerContext& context) const {
-  auto it = context.client_metadata().find("authorization");
-  if (it == context.client_metadata().end()) {
-    return rpc::Error(grpc::StatusCode::UNAUTHENTICATED, "TOKEN_MISSING",
-                      "credentials are for the fetcher's identity only");
-  }
-  const std::string given(it->second.data(), it->second.size());
-  const std::string wanted = "Bearer " + std::string(token_.Reveal());
-  const bool same = given.size() == wanted.size() && CRYPTO_memcmp(given.data(), wanted.data(), wanted.size()) == 0;
-  if (same) return grpc::Status::OK;
-  return rpc::Error(grpc::StatusCode::UNAUTHENTICATED, "TOKEN_UNKNOWN", "this token is not the fetcher's");
-}
-
 grpc::ServerUnaryReactor* CredentialService::GetCredentials(grpc::CallbackServerContext* context,
                                                             const v1::GetCredentialsRequest* request,
                                                             v1::GetCredentialsResponse* response) {
-  return rpc::Unary(context, gate_, Get(Authorize(*context), *request, *response));
+  return rpc::Unary(context, gate_, *request, Get(*request, *response));
 }
 
-async::Task<grpc::Status> CredentialService::Get(grpc::Status authorized, const v1::GetCredentialsRequest& request,
+async::Task<grpc::Status> CredentialService::Get(const v1::GetCredentialsRequest& request,
                                                  v1::GetCredentialsResponse& response) {
-  if (!authorized.ok()) co_return authorized;
   const std::string id = absl::StartsWith(request.name(), "mailboxes/") ? request.name().substr(10) : "";
   if (!IsMailboxId(id)) co_return rpc::InvalidFields({{"name", "must be mailboxes/{mailbox}"}});
   absl::StatusOr<StoredMailbox> found = co_await store_.Get(id);

@@ -76,43 +76,44 @@ std::string PasswordRecord(const std::string& mailbox_id) {
 grpc::ServerUnaryReactor* MailboxService::CreateMailbox(grpc::CallbackServerContext* context,
                                                         const v1::CreateMailboxRequest* request,
                                                         v1::CreateMailboxResponse* response) {
-  return rpc::Unary(context, gate_, Create(*request, *response));
+  return rpc::Unary(context, gate_, *request, Create(*request, *response));
 }
 grpc::ServerUnaryReactor* MailboxService::GetMailbox(grpc::CallbackServerContext* context,
                                                      const v1::GetMailboxRequest* request,
                                                      v1::GetMailboxResponse* response) {
-  return rpc::Unary(context, gate_, Get(*request, *response));
+  return rpc::Unary(context, gate_, *request, Get(*request, *response));
 }
 grpc::ServerUnaryReactor* MailboxService::ListMailboxes(grpc::CallbackServerContext* context,
                                                         const v1::ListMailboxesRequest* request,
                                                         v1::ListMailboxesResponse* response) {
-  return rpc::Unary(context, gate_, List(*request, *response));
+  return rpc::Unary(context, gate_, *request, List(*request, *response));
 }
 grpc::ServerUnaryReactor* MailboxService::UpdateMailbox(grpc::CallbackServerContext* context,
                                                         const v1::UpdateMailboxRequest* request,
                                                         v1::UpdateMailboxResponse* response) {
-  return rpc::Unary(context, gate_, Update(*request, *response));
+  return rpc::Unary(context, gate_, *request, Update(*request, *response));
 }
 grpc::ServerUnaryReactor* MailboxService::DeleteMailbox(grpc::CallbackServerContext* context,
                                                         const v1::DeleteMailboxRequest* request,
                                                         google::protobuf::Empty*) {
-  return rpc::Unary(context, gate_, Delete(*request));
+  return rpc::Unary(context, gate_, *request, Delete(*request));
 }
 grpc::ServerWriteReactor<v1::WatchMailboxesResponse>* MailboxService::WatchMailboxes(
-    grpc::CallbackServerContext*, const v1::WatchMailboxesRequest* request) {
+    grpc::CallbackServerContext* context, const v1::WatchMailboxesRequest* request) {
   auto stream = std::make_shared<WatchStream>(gate_.executor());
-  return WatchStream::Run(stream, gate_, Watch(store_, hub_, epoch_, request->resume_token(), stream, draining_));
+  return WatchStream::Run(stream, context, gate_, *request,
+                          Watch(store_, hub_, epoch_, request->resume_token(), stream, draining_));
 }
 grpc::ServerUnaryReactor* MailboxService::DuplicateMailbox(grpc::CallbackServerContext* context,
                                                            const v1::DuplicateMailboxRequest* request,
                                                            v1::DuplicateMailboxResponse* response) {
-  return rpc::Unary(context, gate_, Duplicate(*request, *response));
+  return rpc::Unary(context, gate_, *request, Duplicate(*request, *response));
 }
 
 grpc::ServerUnaryReactor* MailboxService::SuggestSettings(grpc::CallbackServerContext* context,
                                                           const v1::SuggestSettingsRequest* request,
                                                           v1::SuggestSettingsResponse* response) {
-  return rpc::Unary(context, gate_, Suggest(lookup_, *request, *response));
+  return rpc::Unary(context, gate_, *request, Suggest(lookup_, *request, *response));
 }
 
 absl::StatusOr<StoredMailbox> MailboxService::Seal(v1::Mailbox mailbox) const {

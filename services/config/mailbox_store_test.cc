@@ -71,7 +71,7 @@ class StoreTest : public ::testing::Test {
   struct Served {
     Served(StoreTest& test, MailboxStore& store)
         : vault(*secrets::Vault::OpenOrCreate((test.directory_ / "key").string())),
-          gate(test.runtime_.executor()),
+          gate(test.runtime_.executor(), *access),
           hub(test.runtime_.executor(), store, epoch),
           lookup(test.runtime_.executor(), nullptr, absl::Seconds(1)),
           service(gate, store, hub, *vault, epoch, absl::Minutes(1), draining, lookup) {
@@ -90,6 +90,7 @@ class StoreTest : public ::testing::Test {
     const std::atomic<bool> draining{false};
     const std::unique_ptr<secrets::Vault> vault;
     const std::string epoch = "epoch";
+    const std::unique_ptr<rpc::Access> access = rpc::Access::Unguarded();
     rpc::Gate gate;
     ChangeHub hub;
     FetcherClient lookup;  // of no fetcher

@@ -60,7 +60,7 @@ int Fail(const std::string& option, const absl::Status& status) {
 int Main(int argc, char** argv) {
   std::string database_url = "sqlite:config.db";
   std::string key_file = "config.key";
-  std::string token_file = "fetcher.token";
+  std::string fetcher_token_file;
   std::string fetcher_address;
   absl::Duration lookup_timeout = absl::Seconds(2);  // a person waits
   absl::Duration min_interval = absl::Minutes(1);
@@ -71,11 +71,12 @@ int Main(int argc, char** argv) {
   options.common().listen = "127.0.0.1:7071";
   options.Text("--database", database_url, "Where the mailboxes live: sqlite:PATH or postgresql://USER@HOST/NAME");
   options.Text("--key-file", key_file, "File with the keys that seal passwords; made at the first start");
-  options.Text("--fetcher-token-file", token_file, "File with the fetcher's token; made at the first start");
   options.Text(
       "--fetcher-address", fetcher_address,
       "Address of a fetcher, which asks the network what this service must not; without one, settings that are "
       "not in the table of providers are guessed");
+  options.Text("--fetcher-token-file", fetcher_token_file,
+               "File with the token that this service shows to the fetcher: one of the role service");
   options.Duration("--lookup-timeout", lookup_timeout,
                    "How long the fetcher may take to look up a domain's mail servers; after that they are guessed",
                    absl::Milliseconds(1));
@@ -87,11 +88,11 @@ int Main(int argc, char** argv) {
   auto vault = secrets::Vault::OpenOrCreate(key_file);
   if (!vault.ok()) return Fail("--key-file", vault.status());
   (*vault)->OnReload(LogReload);
-  auto token = secrets::LoadOrCreateToken(token_file);
-  if (!token.ok()) return Fail("--fetcher-token-file", token.status());
+  auto access = rpc::Access::Open(options.common().access);
+  if (!access.ok()) return Fail("--identities-file", access.status());
   async::Runtime runtime(2);
   const asio::any_io_executor executor = runtime.executor();
-  rpc::Gate gate(executor);
+  rpc::Gate gate(executor, **access);
   auto database = sql::Open(executor, database_url);
   if (!database.ok()) return Fail("--database", database.status());
 
@@ -99,14 +100,15 @@ int Main(int argc, char** argv) {
   std::string epoch;  // empty until the database is prepared
   ChangeHub hub(executor, store, epoch);
   store.OnCommit([&hub] { hub.Nudge(); });
-  FetcherClient fetcher(executor, fetcher_address.empty() ? nullptr : rpc::MakeChannel(fetcher_address),
+  FetcherClient fetcher(executor,
+                        fetcher_address.empty() ? nullptr : rpc::MakeChannel(fetcher_address, fetcher_token_file),
                         lookup_timeout);
   MailboxService mailboxes(gate, store, hub, **vault, epoch, min_interval, frame.draining(), fetcher);
   CatalogueStore statuses(**database, TicketStatuses(), store);
   CatalogueStore labels(**database, Labels(), store);
   TicketStatusService status_service(gate, statuses, epoch);
   LabelService label_service(gate, labels, epoch);
-  CredentialService credentials(gate, store, **vault, *token);
+  CredentialService credentials(gate, store, **vault);
   frame.Add(mailboxes);
   frame.Add(status_service);
   frame.Add(label_service);

@@ -168,9 +168,13 @@ async::Task<absl::Status> Committer::ApplyTogether(Batches& batches, sql::Transa
   co_return co_await PublishAll(tx, publications, feed_);
 }
 
-// The slow way, which finds the guilty one.
+// The slow way, which finds the guilty one. Each unit moves the heads of its own partitions, in whatever order the
+// units come: so all heads are locked before, ascending like those of the quick way. Others wait for this transaction,
+// which is rare.
 async::Task<absl::Status> Committer::ApplyOneByOne(Batches& batches, sql::Transaction& tx, Taken& taken, Moved& moved) {
   PS_CO_RETURN_IF_ERROR(co_await CheckFences(batches, tx, taken, moved));
+  PS_CO_RETURN_IF_ERROR(
+      (co_await tx.Execute("SELECT partition FROM partition_head ORDER BY partition FOR UPDATE")).status());
   for (const auto& batch : batches) {
     for (Unit& unit : batch->units) {
       if (!unit.result.ok()) continue;

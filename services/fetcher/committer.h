@@ -1,6 +1,7 @@
 // Group commit: merges the units of many mailboxes into few transactions, each behind its mailbox's fence.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -23,9 +24,9 @@ struct Hold {
   int64_t seen_fence = 0;  // in SQL when the cursor was read or the fence was taken
   // The cursor that the listing in hand rests on; re-read and compared when the fence is taken.
   std::optional<Cursor> cursor;
-  bool cursor_known = false;     // false: read it before listing
-  bool nothing_pending = false;  // as of the last look, and nothing has been decided since
-  bool lost = false;             // another worker holds the mailbox: stop
+  bool cursor_known = false;      // false: read it before listing
+  bool nothing_pending = false;   // as of the last look, and nothing has been decided since
+  std::atomic<bool> lost{false};  // another worker holds the mailbox: stop; read by the worker's loops as well
   // Messages that could not be downloaded, and how often it failed with them alone (0: only suspected, together with
   // others): they go last and one by one, and in the end aside, so that one mail that a server can't deliver never
   // blocks the others. Lives as long as the hold: from poll to poll of one worker.

@@ -10,7 +10,6 @@
 #include "libs/observe/log.h"
 #include "libs/rpc/client.h"
 #include "libs/rpc/status.h"
-#include "libs/secrets/vault.h"
 #include "poststelle/config/v1/credential_service.grpc.pb.h"
 #include "poststelle/config/v1/mailbox_service.grpc.pb.h"
 
@@ -22,10 +21,8 @@ constexpr auto kCredentialDeadline = std::chrono::seconds(5);
 
 class ConfigCredentials : public CredentialSource {
  public:
-  ConfigCredentials(asio::any_io_executor executor, std::shared_ptr<grpc::Channel> channel, std::string token_file)
-      : executor_(std::move(executor)),
-        stub_(config::v1::CredentialService::NewStub(channel)),
-        token_file_(std::move(token_file)) {}
+  ConfigCredentials(asio::any_io_executor executor, std::shared_ptr<grpc::Channel> channel)
+      : executor_(std::move(executor)), stub_(config::v1::CredentialService::NewStub(channel)) {}
 
   async::Task<absl::StatusOr<Credentials>> Get(const config::v1::Mailbox& mailbox) override {
     {
@@ -33,11 +30,8 @@ class ConfigCredentials : public CredentialSource {
       auto it = known_.find(mailbox.name());
       if (it != known_.end() && it->second.first == mailbox.etag()) co_return it->second.second;
     }
-    absl::StatusOr<SecretString> token = secrets::LoadToken(token_file_);
-    if (!token.ok()) co_return WithReason(token.status(), "CONFIG_UNAVAILABLE");
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + kCredentialDeadline);
-    rpc::Authorize(context, *token);
     config::v1::GetCredentialsRequest request;
     request.set_name(mailbox.name());
     config::v1::GetCredentialsResponse response;
@@ -65,7 +59,6 @@ class ConfigCredentials : public CredentialSource {
  private:
   const asio::any_io_executor executor_;
   const std::unique_ptr<config::v1::CredentialService::Stub> stub_;
-  const std::string token_file_;
   std::mutex mutex_;
   std::map<std::string, std::pair<std::string, Credentials>> known_;  // by mailbox: etag, credentials
 };
@@ -148,9 +141,8 @@ grpc::Status ConfigWatch::Follow() {
 }
 
 std::unique_ptr<CredentialSource> MakeConfigCredentials(asio::any_io_executor executor,
-                                                        std::shared_ptr<grpc::Channel> channel,
-                                                        std::string token_file) {
-  return std::make_unique<ConfigCredentials>(std::move(executor), std::move(channel), std::move(token_file));
+                                                        std::shared_ptr<grpc::Channel> channel) {
+  return std::make_unique<ConfigCredentials>(std::move(executor), std::move(channel));
 }
 
 }  // namespace poststelle::fetcher

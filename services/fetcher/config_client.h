@@ -43,6 +43,6 @@ class ConfigWatch {
 
 // Passwords over CredentialService, kept until the mailbox changes. Thread-safe.
 std::unique_ptr<CredentialSource> MakeConfigCredentials(asio::any_io_executor executor,
-                                                        std::shared_ptr<grpc::Channel> channel, std::string token_file);
+                                                        std::shared_ptr<grpc::Channel> channel);
 
 }  // namespace poststelle::fetcher

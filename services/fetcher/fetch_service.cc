@@ -10,13 +10,13 @@ namespace poststelle::fetcher {
 grpc::ServerUnaryReactor* FetchService::GetStatus(grpc::CallbackServerContext* context,
                                                   const v1::GetStatusRequest* request,
                                                   v1::GetStatusResponse* response) {
-  return rpc::Unary(context, gate_, Get(*request, *response));
+  return rpc::Unary(context, gate_, *request, Get(*request, *response));
 }
 
 grpc::ServerUnaryReactor* FetchService::ListStatuses(grpc::CallbackServerContext* context,
                                                      const v1::ListStatusesRequest* request,
                                                      v1::ListStatusesResponse* response) {
-  return rpc::Unary(context, gate_, List(*request, *response));
+  return rpc::Unary(context, gate_, *request, List(*request, *response));
 }
 
 async::Task<grpc::Status> FetchService::Get(const v1::GetStatusRequest& request, v1::GetStatusResponse& response) {

@@ -75,6 +75,12 @@ struct PendingMessage {
   std::string message_id;
 };
 
+// What the event of a publication does to its ticket, as it is stored with the event (event_effects.h); empty: nothing.
+struct EventEffects {
+  std::string if_opened;  // where the mail opens a ticket
+  std::string if_reply;   // where it joins one
+};
+
 // Everything a publication needs, computed before the transaction.
 struct Publication {
   FolderKey folder;
@@ -84,6 +90,7 @@ struct Publication {
   std::string digest;                    // 32 bytes; empty for a mail whose body was not fetched
   std::string anchor;                    // 32 bytes
   std::optional<blob::EncodedBlob> raw;  // absent for a mail above the size limit
+  EventEffects effects;
 };
 
 // Where a row that an anchor matched leads.

@@ -161,7 +161,8 @@ TEST_P(LedgerTest, AWorkerThatComesBackLateIsFenced) {
   Committer other(runtime_.executor(), *database_, feed_, "other");
   Hold late_hold;
   late_hold.folder = folder_;
-  Hold other_hold = late_hold;
+  Hold other_hold;
+  other_hold.folder = folder_;
   auto touch = [&](sql::Transaction& tx) {
     Cursor cursor;
     cursor.uid_validity = 7;

@@ -38,6 +38,11 @@ std::vector<MailboxRef> MailboxCatalog::List() const {
   return out;
 }
 
+size_t MailboxCatalog::enabled() const {
+  std::lock_guard lock(mutex_);
+  return enabled_;
+}
+
 bool MailboxCatalog::synced() const {
   std::lock_guard lock(mutex_);
   return synced_;
@@ -50,7 +55,10 @@ void MailboxCatalog::Upsert(config::v1::Mailbox mailbox) {
   std::function<void(const CatalogChange&)> listener;
   {
     std::lock_guard lock(mutex_);
-    mailboxes_[change.mailbox_id] = change.mailbox;
+    MailboxRef& place = mailboxes_[change.mailbox_id];
+    if (place != nullptr && place->enabled()) --enabled_;
+    if (change.mailbox->enabled()) ++enabled_;
+    place = change.mailbox;
     listener = listener_;
   }
   if (listener) listener(change);
@@ -60,7 +68,10 @@ void MailboxCatalog::Delete(const std::string& mailbox_id) {
   std::function<void(const CatalogChange&)> listener;
   {
     std::lock_guard lock(mutex_);
-    mailboxes_.erase(mailbox_id);
+    if (auto it = mailboxes_.find(mailbox_id); it != mailboxes_.end()) {
+      if (it->second->enabled()) --enabled_;
+      mailboxes_.erase(it);
+    }
     listener = listener_;
   }
   CatalogChange change;

@@ -38,6 +38,8 @@ class MailboxCatalog {
   void OnChange(std::function<void(const CatalogChange&)> listener);
   MailboxRef Find(const std::string& mailbox_id) const;
   std::vector<MailboxRef> List() const;
+  // How many of them are enabled.
+  size_t enabled() const;
   // False until the first snapshot is complete.
   bool synced() const;
 
@@ -49,6 +51,7 @@ class MailboxCatalog {
  private:
   mutable std::mutex mutex_;
   std::map<std::string, MailboxRef> mailboxes_;
+  size_t enabled_ = 0;
   std::function<void(const CatalogChange&)> listener_;
   bool synced_ = false;
 };

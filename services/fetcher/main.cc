@@ -1,8 +1,10 @@
 // poststelle-fetcher: polls inbound mailboxes and publishes tickets. This file lists the parts, in the order in which
 // they are built; the way out is the reverse.
+#include <malloc.h>
 #include <iostream>
 
 #include "libs/base/ids.h"
+#include "libs/blob/segment_store.h"
 #include "libs/lease/connection_limits.h"
 #include "libs/lease/schedule.h"
 #include "libs/net/dialer.h"
@@ -26,15 +28,29 @@
 namespace poststelle::fetcher {
 namespace {
 
+// Beside an SQLite file, which its processes reach in any case; within a database that several hosts share.
+absl::StatusOr<std::unique_ptr<blob::Store>> OpenRawStore(const std::string& database_url, const std::string& owner) {
+  const std::optional<std::string> file = sql::SqlitePath(database_url);
+  if (!file) return blob::MakeRowStore();
+  return blob::OpenSegmentStore(*file + "-raw", owner);
+}
+
 int Main(int argc, char** argv) {
+  // Buffers of raw mail go from thread to thread: with an arena for each they would leave room behind in all of them.
+  mallopt(M_ARENA_MAX, 2);
   Options options;
   if (std::optional<int> exit_code = ParseOptions(argc, argv, options)) return *exit_code;
 
   rpc::ServiceFrame frame("fetcher", options.common);
   for (const char* dependency : {"config", "redis"}) frame.Depend(dependency);
+  auto access = rpc::Access::Open(options.common.access);
+  if (!access.ok()) {
+    std::cerr << "--identities-file: " << access.status().message() << "\n";
+    return 1;
+  }
   async::Runtime runtime(2);
   const asio::any_io_executor executor = runtime.executor();
-  rpc::Gate gate(executor);
+  rpc::Gate gate(executor, **access);
   auto opened = sql::Open(executor, options.database_url);
   if (!opened.ok()) {
     std::cerr << "--database: " << opened.status().message() << "\n";
@@ -44,10 +60,16 @@ int Main(int argc, char** argv) {
   FeedInfo feed_info;                                     // empty until the ledger is prepared
   const std::string holder = RandomId();                  // this process start, in SQL
   const std::string short_holder = holder.substr(0, 12);  // and in Redis
+  absl::StatusOr<std::unique_ptr<blob::Store>> raw_opened = OpenRawStore(options.database_url, short_holder);
+  if (!raw_opened.ok()) {
+    std::cerr << "--database: " << raw_opened.status().message() << "\n";
+    return 1;
+  }
+  blob::Store& raw = **raw_opened;
 
   MailboxCatalog catalog;
-  std::shared_ptr<grpc::Channel> channel = rpc::MakeChannel(options.config_address);
-  std::unique_ptr<CredentialSource> credentials = MakeConfigCredentials(executor, channel, options.config_token_file);
+  std::shared_ptr<grpc::Channel> channel = rpc::MakeChannel(options.config_address, options.config_token_file);
+  std::unique_ptr<CredentialSource> credentials = MakeConfigCredentials(executor, channel);
   std::shared_ptr<net::Resolver> names = net::MakeResolver(executor, options.name_servers);
   std::unique_ptr<net::DnsRecords> records = net::MakeDnsRecords(executor, options.name_servers);
   std::unique_ptr<net::Dialer> to_mail_servers = net::MakeTcpDialer(names, options.egress);
@@ -58,8 +80,17 @@ int Main(int argc, char** argv) {
   async::Budget memory(executor, options.memory);
   FetcherMetrics metrics(frame.metrics());
   StatusBoard board(database, catalog);
-  FetchContext fetch{executor, *to_mail_servers, database, committer, parser,
-                     memory,   *credentials,     board,    metrics,   static_cast<uint64_t>(options.max_message_size)};
+  FetchContext fetch{executor,
+                     *to_mail_servers,
+                     database,
+                     committer,
+                     parser,
+                     raw,
+                     memory,
+                     *credentials,
+                     board,
+                     metrics,
+                     static_cast<uint64_t>(options.max_message_size)};
   fetch.command_timeout = options.command_timeout;
   fetch.connect_timeout = std::min(fetch.connect_timeout, options.command_timeout);
 
@@ -70,14 +101,14 @@ int Main(int argc, char** argv) {
     observe::Log(up ? observe::Level::kInfo : observe::Level::kWarning, up ? "redis.connected" : "redis.disconnected",
                  {});
   });
-  lease::RedisSchedule schedule(redis, short_holder, options.worker.lease);
+  lease::RedisSchedule schedule(executor, redis, short_holder, options.worker.lease);
   lease::ConnectionLimits connections(executor, redis, short_holder, options.connections);
   Worker worker(fetch, catalog, schedule, connections, options.worker,
                 [&frame](bool ready) { frame.SetReady("redis", ready); });
 
   Subscriptions subscriptions(database, feed_info, holder, options.subscriptions);
   FeedHub hub(executor, feed, subscriptions, {});
-  LedgerQueries queries(database);
+  LedgerQueries queries(database, raw);
   SubscriptionQueries subscription_queries(database, feed_info);
   TicketFeedService feed_service(gate, feed, hub, queries, subscription_queries, frame.draining());
   MessageService message_service(gate, fetch, queries, catalog);
@@ -96,7 +127,7 @@ int Main(int argc, char** argv) {
   });
   rpc::Work work;
   work.dependency = "database";
-  work.prepare = [&] { return PrepareLedger(database, feed_info, board); };
+  work.prepare = [&] { return PrepareLedger(database, raw, feed_info, board); };
   work.start = [&] {
     monitor.Start();
     background.Spawn(board.FlushLoop());

@@ -39,6 +39,16 @@ class Bounded {
     if (Take(to.ByteSizeLong() + kPerField)) *list->Add() = std::move(to);
   }
 
+  void Add(const mail::DeliveryReport& from, google::protobuf::RepeatedPtrField<v1::DeliveryReport>* list) {
+    v1::DeliveryReport to;
+    to.set_recipient(Cut(from.recipient(), kMaxAddressBytes, cut_));
+    to.set_action(Cut(from.action(), kMaxTypeBytes, cut_));
+    to.set_status(Cut(from.status(), kMaxTypeBytes, cut_));
+    to.set_diagnostic(Cut(from.diagnostic(), kMaxDiagnosticBytes, cut_));
+    to.set_original_message_id(Cut(from.original_message_id(), kMaxIdBytes, cut_));
+    if (Take(to.ByteSizeLong() + kPerField)) *list->Add() = std::move(to);
+  }
+
   // The last ones say most: a reply's parent is at the end of References.
   void AddIds(const google::protobuf::RepeatedPtrField<std::string>& from,
               google::protobuf::RepeatedPtrField<std::string>* list) {
@@ -101,6 +111,9 @@ v1::Message MessageFrom(const mail::ParsedMail& parsed, const FolderKey& folder,
   for (const mail::Address& a : parsed.to()) bounded.Add(a, out.mutable_to());
   for (const mail::Address& a : parsed.cc()) bounded.Add(a, out.mutable_cc());
   for (const mail::Attachment& a : parsed.attachments()) bounded.Add(a, out.mutable_attachments());
+  out.set_origin(static_cast<v1::Message::Origin>(parsed.origin()));
+  out.set_origin_evidence(bounded.Text(parsed.origin_evidence(), kMaxIdBytes));
+  for (const mail::DeliveryReport& r : parsed.delivery_reports()) bounded.Add(r, out.mutable_delivery_reports());
   if (parsed.has_date()) out.mutable_date()->set_seconds(parsed.date_unix());
   out.mutable_receive_time()->set_seconds(listed.internal_date);
   bool cut = false;

@@ -19,6 +19,7 @@ inline constexpr size_t kMaxSubjectBytes = 4096;
 inline constexpr size_t kMaxAddressBytes = 1024;
 inline constexpr size_t kMaxIdBytes = 1024;
 inline constexpr size_t kMaxTypeBytes = 256;
+inline constexpr size_t kMaxDiagnosticBytes = 1000;
 
 // Fills everything but what only the ledger knows.
 v1::Message MessageFrom(const mail::ParsedMail& parsed, const FolderKey& folder, uint32_t uid_validity,

@@ -34,6 +34,15 @@ TEST(MessageContent, TheLargestEventFitsIntoAnAnswerOfGrpc) {
     attachment->set_sha256(std::string(64, 'a'));
   }
   parsed.add_references("the-parent@example.org");
+  parsed.set_origin_evidence(huge);
+  for (int i = 0; i < 5000; ++i) {
+    mail::DeliveryReport* report = parsed.add_delivery_reports();
+    for (auto set : {&mail::DeliveryReport::mutable_recipient, &mail::DeliveryReport::mutable_action,
+                     &mail::DeliveryReport::mutable_status, &mail::DeliveryReport::mutable_diagnostic,
+                     &mail::DeliveryReport::mutable_original_message_id}) {
+      *(report->*set)() = long_name;
+    }
+  }
   FolderKey folder;
   folder.mailbox.id = std::string(63, 'm');
   folder.folder = std::string(255, 'f');

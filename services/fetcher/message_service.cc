@@ -54,18 +54,18 @@ async::Task<grpc::Status> Download(LedgerQueries& queries, v1::DownloadRawReques
 grpc::ServerUnaryReactor* MessageService::GetMessage(grpc::CallbackServerContext* context,
                                                      const v1::GetMessageRequest* request,
                                                      v1::GetMessageResponse* response) {
-  return rpc::Unary(context, gate_, Get(*request, *response));
+  return rpc::Unary(context, gate_, *request, Get(*request, *response));
 }
 
-grpc::ServerWriteReactor<v1::DownloadRawResponse>* MessageService::DownloadRaw(grpc::CallbackServerContext*,
+grpc::ServerWriteReactor<v1::DownloadRawResponse>* MessageService::DownloadRaw(grpc::CallbackServerContext* context,
                                                                                const v1::DownloadRawRequest* request) {
   auto stream = std::make_shared<RawStream>(gate_.executor());
-  return RawStream::Run(stream, gate_, Download(queries_, *request, stream));
+  return RawStream::Run(stream, context, gate_, *request, Download(queries_, *request, stream));
 }
 
 grpc::ServerUnaryReactor* MessageService::Explain(grpc::CallbackServerContext* context,
                                                   const v1::ExplainRequest* request, v1::ExplainResponse* response) {
-  return rpc::Unary(context, gate_, ExplainOne(*request, *response));
+  return rpc::Unary(context, gate_, *request, ExplainOne(*request, *response));
 }
 
 async::Task<grpc::Status> MessageService::Get(const v1::GetMessageRequest& request, v1::GetMessageResponse& response) {

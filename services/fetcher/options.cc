@@ -18,7 +18,8 @@ std::optional<int> ParseOptions(int argc, char** argv, Options& options) {
   flags.Text("--database", options.database_url, "Where the ledger lives: sqlite:PATH or postgresql://USER@HOST/NAME");
   flags.Text("--redis", redis_url, std::string("Redis that schedules the workers: ") + redis::kUrlHelp);
   flags.Text("--config-address", options.config_address, "Address of the config service");
-  flags.Text("--config-token-file", options.config_token_file, "File with the token that config made for the fetcher");
+  flags.Text("--config-token-file", options.config_token_file,
+             "File with the token that this fetcher shows to config: one of the role service");
   flags.Text("--parser", options.parser.binary, "Path of poststelle-parser; default: beside this program");
   flags.Number("--max-sessions", max_sessions, "Polls at once", 1, 10'000);
   flags.Number("--max-message-size", options.max_message_size,

@@ -32,11 +32,13 @@ class PageTest : public LedgerTest {
   }
 
   const std::atomic<bool> draining_{false};
-  rpc::Gate gate_{runtime_.executor()};
+  const std::unique_ptr<rpc::Access> access_ = rpc::Access::Unguarded();
+  rpc::Gate gate_{runtime_.executor(), *access_};
   TicketFeed events_{runtime_.executor(), *database_, feed_};
   Subscriptions subscriptions_{*database_, feed_, "me", {}};
   FeedHub hub_{runtime_.executor(), events_, subscriptions_, {}};
-  LedgerQueries queries_{*database_};
+  const std::unique_ptr<blob::Store> raw_ = blob::MakeRowStore();
+  LedgerQueries queries_{*database_, *raw_};
   SubscriptionQueries subscription_queries_{*database_, feed_};
   TicketFeedService tickets_{gate_, events_, hub_, queries_, subscription_queries_, draining_};
   QuarantineService quarantine_{gate_, queries_, feed_};

@@ -23,7 +23,7 @@ absl::Duration LookUpTimeout(const grpc::CallbackServerContext& context) {
 grpc::ServerUnaryReactor* ProbeService::LookUpServers(grpc::CallbackServerContext* context,
                                                       const v1::LookUpServersRequest* request,
                                                       v1::LookUpServersResponse* response) {
-  return rpc::Unary(context, gate_, LookUp(LookUpTimeout(*context), *request, *response));
+  return rpc::Unary(context, gate_, *request, LookUp(LookUpTimeout(*context), *request, *response));
 }
 
 async::Task<grpc::Status> ProbeService::LookUp(absl::Duration timeout, const v1::LookUpServersRequest& request,

@@ -217,7 +217,9 @@ async::Task<absl::Status> PublishWave(sql::Transaction& tx, std::vector<Item*>& 
 // every other worker's publication waits for them.
 async::Task<absl::Status> AppendEvents(sql::Transaction& tx, const std::vector<Item>& items, const FeedInfo& feed) {
   static const sql::RowInsert kEvent(
-      "INSERT INTO event (feed_partition, feed_offset, event_id, ticket_id, type, message_id, create_time) VALUES", 7);
+      "INSERT INTO event (feed_partition, feed_offset, event_id, ticket_id, type, message_id, create_time, effects) "
+      "VALUES",
+      8);
   std::map<int64_t, std::vector<const Item*>> by_partition;
   for (const Item& item : items) {
     if (item.duplicate_of.empty()) by_partition[PartitionOf(item.ticket_id, feed.partitions)].push_back(&item);
@@ -237,9 +239,10 @@ async::Task<absl::Status> AppendEvents(sql::Transaction& tx, const std::vector<I
     if (head.rows.size() != 1) co_return absl::InternalError("a partition of the feed has no head row");
     int64_t offset = head.rows[0].Int(0) - static_cast<int64_t>(events.size());
     for (const Item* item : events) {
+      const EventEffects& effects = item->p->effects;
       rows.push_back({partition, ++offset, DerivedId("event", item->message_id), item->ticket_id,
                       int64_t{item->opened ? v1::TicketEvent::TYPE_TICKET_OPENED : v1::TicketEvent::TYPE_REPLY_ADDED},
-                      item->message_id, now});
+                      item->message_id, now, OptionalBlob(item->opened ? effects.if_opened : effects.if_reply)});
     }
   }
   Statements statements;

@@ -11,13 +11,13 @@ namespace poststelle::fetcher {
 grpc::ServerUnaryReactor* QuarantineService::ListQuarantinedMessages(grpc::CallbackServerContext* context,
                                                                      const v1::ListQuarantinedMessagesRequest* request,
                                                                      v1::ListQuarantinedMessagesResponse* response) {
-  return rpc::Unary(context, gate_, List(*request, *response));
+  return rpc::Unary(context, gate_, *request, List(*request, *response));
 }
 
 grpc::ServerUnaryReactor* QuarantineService::GetQuarantinedMessage(grpc::CallbackServerContext* context,
                                                                    const v1::GetQuarantinedMessageRequest* request,
                                                                    v1::GetQuarantinedMessageResponse* response) {
-  return rpc::Unary(context, gate_, Get(*request, *response));
+  return rpc::Unary(context, gate_, *request, Get(*request, *response));
 }
 
 async::Task<grpc::Status> QuarantineService::List(const v1::ListQuarantinedMessagesRequest& request,

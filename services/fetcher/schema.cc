@@ -165,12 +165,20 @@ CREATE TABLE subscription_set_aside (
 );
 )sql";
 
+// What an event does to its ticket is fixed when it is published (services/fetcher/event_effects.h).
+constexpr std::string_view kEventEffects = R"sql(
+-- A serialised poststelle.fetcher.v1.TicketEvent with status, labels and reply_via alone; NULL: it has none of them.
+ALTER TABLE event ADD COLUMN effects BLOB;
+)sql";
+
 }  // namespace
 
 std::vector<sql::Migration> LedgerMigrations() {
   return {{1, "raw messages", blob::kBlobSchema},
           {2, "ledger, feed and subscriptions", kLedger},
-          {3, "shared subscriptions", kSharedSubscriptions}};
+          {3, "shared subscriptions", kSharedSubscriptions},
+          {4, "effects of events", kEventEffects},
+          {5, "raw messages in segment files", blob::kSegmentSchema}};
 }
 
 }  // namespace poststelle::fetcher

@@ -16,6 +16,23 @@ absl::Time ToTime(const google::protobuf::Timestamp& t) {
   return absl::FromUnixSeconds(t.seconds()) + absl::Nanoseconds(t.nanos());
 }
 
+// What two workers know of a mailbox. Who polled it last knows best; but a worker that has only begun does not know how
+// it went for the one before, and its polls alone do not say when the last one succeeded.
+v1::MailboxStatus Together(const v1::MailboxStatus& one, const v1::MailboxStatus& other) {
+  const bool one_is_later = ToTime(one.last_poll_time()) >= ToTime(other.last_poll_time());
+  const v1::MailboxStatus& later = one_is_later ? one : other;
+  const v1::MailboxStatus& earlier = one_is_later ? other : one;
+  v1::MailboxStatus out = later;
+  if (later.state() <= v1::MailboxStatus::STATE_WAITING && earlier.state() > v1::MailboxStatus::STATE_WAITING) {
+    out = earlier;
+    *out.mutable_last_poll_time() = later.last_poll_time();
+  }
+  if (ToTime(earlier.last_success_time()) > ToTime(out.last_success_time())) {
+    *out.mutable_last_success_time() = earlier.last_success_time();
+  }
+  return out;
+}
+
 }  // namespace
 
 v1::MailboxStatus& StatusBoard::Entry(const std::string& mailbox_id) {
@@ -84,26 +101,60 @@ async::Task<absl::Status> StatusBoard::Load() {
   co_return absl::OkStatus();
 }
 
+// Apart, because the rows of cursors may be locked for long, by the commit of a worker that was stopped: what is known
+// of the mailboxes does not wait for that.
 async::Task<absl::Status> StatusBoard::Flush() {
+  absl::Status written = co_await WriteStatuses();
+  written.Update(co_await WriteReferences());
+  co_return written;
+}
+
+async::Task<absl::Status> StatusBoard::WriteStatuses() {
   std::vector<v1::MailboxStatus> changed;
-  std::vector<std::pair<FolderKey, int64_t>> references;
   {
     std::lock_guard lock(mutex_);
     for (const std::string& id : dirty_) changed.push_back(statuses_[id]);
     dirty_.clear();
-    for (auto& [key, reference] : references_) references.push_back(reference);
-    references_.clear();
   }
-  if (changed.empty() && references.empty()) co_return absl::OkStatus();
-  sql::Work work = [&changed, &references](sql::Transaction& tx) -> async::Task<absl::Status> {
-    std::vector<sql::Statement> statements;
+  if (changed.empty()) co_return absl::OkStatus();
+  sql::Work work = [&changed](sql::Transaction& tx) -> async::Task<absl::Status> {
+    std::vector<sql::Statement> present;
     for (const v1::MailboxStatus& status : changed) {
+      present.push_back(
+          {"SELECT status FROM mailbox_status WHERE mailbox_id = $1 FOR UPDATE", {MailboxIdOf(status.mailbox())}});
+    }
+    PS_CO_ASSIGN_OR_RETURN(std::vector<sql::Result> rows, co_await tx.ExecuteAll(std::move(present)));
+    std::vector<sql::Statement> statements;
+    for (size_t i = 0; i < changed.size(); ++i) {
+      v1::MailboxStatus status = changed[i];
+      v1::MailboxStatus other;
+      if (!rows[i].rows.empty() && other.ParseFromString(rows[i].rows[0].Text(0))) status = Together(status, other);
       statements.push_back(
           {"INSERT INTO mailbox_status (mailbox_id, status) VALUES ($1, $2) ON CONFLICT (mailbox_id) DO "
            "UPDATE SET status = excluded.status",
            {MailboxIdOf(status.mailbox()), sql::Blob{status.SerializeAsString()}}});
     }
-    for (const auto& [folder, reference_ms] : references) {
+    co_return (co_await tx.ExecuteAll(std::move(statements))).status();
+  };
+  absl::Status written = co_await database_.Write(work);
+  if (!written.ok()) {
+    std::lock_guard lock(mutex_);
+    for (const v1::MailboxStatus& status : changed) dirty_.insert(MailboxIdOf(status.mailbox()));
+  }
+  co_return written;
+}
+
+async::Task<absl::Status> StatusBoard::WriteReferences() {
+  std::map<std::string, std::pair<FolderKey, int64_t>> references;
+  {
+    std::lock_guard lock(mutex_);
+    references.swap(references_);
+  }
+  if (references.empty()) co_return absl::OkStatus();
+  sql::Work work = [&references](sql::Transaction& tx) -> async::Task<absl::Status> {
+    std::vector<sql::Statement> statements;
+    for (const auto& [key, reference] : references) {
+      const auto& [folder, reference_ms] = reference;
       statements.push_back(
           {"UPDATE folder_cursor SET reference_time = $4 WHERE mailbox_key = $1 AND generation = $2 AND "
            "folder = $3 AND reference_time < $4 AND reference_time > 0",
@@ -114,9 +165,7 @@ async::Task<absl::Status> StatusBoard::Flush() {
   absl::Status written = co_await database_.Write(work);
   if (!written.ok()) {
     std::lock_guard lock(mutex_);
-    for (const v1::MailboxStatus& status : changed) dirty_.insert(MailboxIdOf(status.mailbox()));
-    for (auto& reference : references)
-      references_[reference.first.mailbox.key + "\n" + reference.first.folder] = reference;
+    references_.merge(references);  // what came meanwhile is newer, and stays
   }
   co_return written;
 }
@@ -145,12 +194,8 @@ async::Task<absl::StatusOr<v1::MailboxStatus>> StatusBoard::Get(const config::v1
         {"SELECT status FROM mailbox_status WHERE mailbox_id = $1", {folder.mailbox.id}},
         {"SELECT state, COUNT(*) FROM message WHERE mailbox_key = $1 GROUP BY state", {folder.mailbox.key}}};
     PS_CO_ASSIGN_OR_RETURN(std::vector<sql::Result> read, co_await tx.ExecuteAll(std::move(statements)));
-    // Whoever polled it last knows best: perhaps another worker by now.
     v1::MailboxStatus written;
-    if (!read[0].rows.empty() && written.ParseFromString(read[0].rows[0].Text(0)) &&
-        ToTime(written.last_poll_time()) > ToTime(own.last_poll_time())) {
-      out = written;
-    }
+    if (!read[0].rows.empty() && written.ParseFromString(read[0].rows[0].Text(0))) out = Together(own, written);
     for (const sql::Row& row : read[1].rows) {
       if (row.Text(0) == "pending") out.set_pending(row.Int(1));
       if (row.Text(0) == "published") out.set_published(row.Int(1));

@@ -18,7 +18,8 @@ namespace poststelle::fetcher {
 
 // Thread-safe. A poll that finds nothing costs no SQL statement of its own (DESIGN §3): states and reference times of
 // all mailboxes go out together every kFlushInterval. A reference time that was lost in a crash only errs towards
-// importing more.
+// importing more. Several workers write the row of a mailbox, one after the other: the last poll stands, not the last
+// writer, who may have been stopped or may just write later. (Workers' clocks are compared for that, as by Get.)
 class StatusBoard {
  public:
   static constexpr absl::Duration kFlushInterval = absl::Seconds(2);
@@ -45,6 +46,8 @@ class StatusBoard {
 
  private:
   v1::MailboxStatus& Entry(const std::string& mailbox_id);  // under mutex_
+  async::Task<absl::Status> WriteStatuses();
+  async::Task<absl::Status> WriteReferences();
 
   sql::Database& database_;
   const MailboxCatalog& catalog_;

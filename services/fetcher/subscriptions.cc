@@ -30,6 +30,10 @@ async::Task<absl::StatusOr<sql::Result>> Lock(sql::Transaction& tx, const std::s
                                 std::move(params));
 }
 
+// Milliseconds since 1970 by the database's clock: on PostgreSQL the server's, as of the statement and not of the
+// transaction, which may have waited for a lock; SQLite's is this host's, and so is everybody's who opens the file.
+constexpr std::string_view kPostgresNow = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)";
+
 struct PartitionRow {
   int64_t generation = 0;
   std::string holder;
@@ -39,9 +43,16 @@ struct PartitionRow {
 
 }  // namespace
 
+async::Task<absl::StatusOr<int64_t>> Subscriptions::Now(sql::Transaction& tx) {
+  if (options_.now_ms) co_return options_.now_ms();
+  if (database_.engine() == sql::Engine::kSqlite) co_return NowMs();
+  PS_CO_ASSIGN_OR_RETURN(sql::Result now, co_await tx.Execute(kPostgresNow));
+  co_return now.rows[0].Int(0);
+}
+
 async::Task<absl::Status> Subscriptions::SettleIn(sql::Transaction& tx, const std::string& name) {
-  const int64_t now = options_.now_ms();
   PS_CO_ASSIGN_OR_RETURN(sql::Result locked, co_await Lock(tx, name));
+  PS_CO_ASSIGN_OR_RETURN(const int64_t now, co_await Now(tx));
   if (locked.rows.empty()) co_return absl::OkStatus();
   const std::string holder = locked.rows[0].Text(0);
   Params expired{name, now};
@@ -122,7 +133,7 @@ async::Task<absl::Status> Subscriptions::Join(std::string name, std::string memb
                        "partition, last_offset * CAST($2 AS BIGINT) FROM partition_head",
                        std::move(cursors)));
     }
-    const int64_t now = options_.now_ms();
+    PS_CO_ASSIGN_OR_RETURN(const int64_t now, co_await Now(tx));
     Params join{name, member, process_, now, now + absl::ToInt64Milliseconds(options_.lease)};
     PS_CO_RETURN_IF_ERROR(
         co_await Run(tx,
@@ -165,12 +176,13 @@ async::Task<absl::Status> Subscriptions::Release(std::string name, std::string m
 async::Task<absl::StatusOr<int64_t>> Subscriptions::Renew() {
   int64_t known = 0;
   sql::Work work = [&, this](sql::Transaction& tx) -> async::Task<absl::Status> {
-    const int64_t expires = options_.now_ms() + absl::ToInt64Milliseconds(options_.lease);
     Params lock{process_};
     PS_CO_RETURN_IF_ERROR(co_await Run(tx,
                                        "SELECT name FROM subscription WHERE name IN (SELECT name FROM "
                                        "subscription_member WHERE process = $1) ORDER BY name FOR UPDATE",
                                        std::move(lock)));
+    PS_CO_ASSIGN_OR_RETURN(const int64_t now, co_await Now(tx));
+    const int64_t expires = now + absl::ToInt64Milliseconds(options_.lease);
     Params members{process_, expires};
     PS_CO_ASSIGN_OR_RETURN(
         sql::Result renewed,
@@ -242,8 +254,8 @@ async::Task<absl::Status> Subscriptions::ApplyOne(sql::Transaction& tx, Step& st
     if (step.refusals < step.refusal->max_refusals) {
       acknowledged = step.offset - 1;
     } else {
-      Params aside{step.name,     int64_t{step.partition}, step.offset,
-                   step.refusals, step.refusal->reason,    options_.now_ms()};
+      PS_CO_ASSIGN_OR_RETURN(const int64_t now, co_await Now(tx));
+      Params aside{step.name, int64_t{step.partition}, step.offset, step.refusals, step.refusal->reason, now};
       PS_CO_RETURN_IF_ERROR(
           co_await Run(tx,
                        "INSERT INTO subscription_set_aside (name, feed_partition, feed_offset, refusals, reason, "
@@ -284,20 +296,26 @@ async::Task<absl::StatusOr<Subscriptions::Pulse>> Subscriptions::Look() {
   Pulse pulse;
   sql::Work work = [&, this](sql::Transaction& tx) -> async::Task<absl::Status> {
     pulse = Pulse();
-    Params now{options_.now_ms()};
-    PS_CO_ASSIGN_OR_RETURN(
-        sql::Result rows,
-        co_await tx.Execute(
-            "SELECT 0, '', partition, last_offset FROM partition_head "
-            "UNION ALL SELECT 1, name, 0, version FROM subscription "
-            "UNION ALL SELECT 2, name, 0, expire_time FROM subscription_member WHERE expire_time <= $1 "
-            "UNION ALL SELECT 2, s.name, 0, s.expire_time FROM subscription s WHERE s.holder <> 'shared' AND "
-            "s.expire_time <= $1 AND EXISTS (SELECT 1 FROM subscription_member m WHERE m.name = s.name)",
-            std::move(now)));
-    for (const sql::Row& row : rows.rows) {
+    const bool asks = !options_.now_ms && database_.engine() == sql::Engine::kPostgres;
+    std::vector<sql::Statement> statements{
+        {"SELECT 0, '', partition, last_offset FROM partition_head "
+         "UNION ALL SELECT 1, name, 0, version FROM subscription "
+         "UNION ALL SELECT 2, name, 0, MIN(expire_time) FROM subscription_member GROUP BY name "
+         "UNION ALL SELECT 2, s.name, 0, s.expire_time FROM subscription s WHERE s.holder <> 'shared' AND "
+         "EXISTS (SELECT 1 FROM subscription_member m WHERE m.name = s.name)",
+         {}}};
+    if (asks) statements.push_back({kPostgresNow, {}});  // beside it, no round trip of its own
+    PS_CO_ASSIGN_OR_RETURN(std::vector<sql::Result> read, co_await tx.ExecuteAll(std::move(statements)));
+    int64_t now = 0;
+    if (asks) {
+      now = read[1].rows[0].Int(0);
+    } else {
+      PS_CO_ASSIGN_OR_RETURN(now, co_await Now(tx));
+    }
+    for (const sql::Row& row : read[0].rows) {
       if (row.Int(0) == 0) pulse.heads[static_cast<int>(row.Int(2))] = row.Int(3);
       if (row.Int(0) == 1) pulse.versions[row.Text(1)] = row.Int(3);
-      if (row.Int(0) == 2) pulse.overdue.insert(row.Text(1));
+      if (row.Int(0) == 2 && row.Int(3) <= now) pulse.overdue.insert(row.Text(1));
     }
     co_return absl::OkStatus();
   };

@@ -10,8 +10,8 @@
 //   wanted   → held       generation + 1, new holder     Release by the old holder, or its expiry
 //   held     → held       generation + 1, same holder    Refuse: what is on its way is void, the event comes again
 //
-// Clock: expiry times are written and compared with the wall clock of the fetcher processes (milliseconds since 1970).
-// Clocks that differ by d make a take-over up to d early or late; early means that events are delivered twice.
+// Clock: expiry times (milliseconds since 1970) are written and compared with the database's clock, so those of the
+// fetchers' hosts may differ.
 #pragma once
 
 #include <cstdint>
@@ -39,7 +39,7 @@ class Subscriptions {
   struct Options {
     // How long a silent member's partitions are kept for it.
     absl::Duration lease = absl::Seconds(10);
-    std::function<int64_t()> now_ms = NowMs;
+    std::function<int64_t()> now_ms;  // for tests; empty: the database's clock
   };
   // `process` names this process start; its members are renewed together.
   Subscriptions(sql::Database& database, const FeedInfo& info, std::string process, Options options)
@@ -104,6 +104,7 @@ class Subscriptions {
   async::Task<absl::StatusOr<Pulse>> Look();
 
  private:
+  async::Task<absl::StatusOr<int64_t>> Now(sql::Transaction& tx);
   async::Task<absl::Status> SettleIn(sql::Transaction& tx, const std::string& name);
   async::Task<absl::Status> ApplyOne(sql::Transaction& tx, Step& step, bool shared);
 

@@ -36,7 +36,8 @@ async::Task<absl::StatusOr<TicketFeed::Page>> TicketFeed::ReadPartition(int part
     Params sizes{int64_t{partition}, after, int64_t{limit}};
     PS_CO_ASSIGN_OR_RETURN(
         sql::Result lengths,
-        co_await tx.Execute("SELECT LENGTH(c.content) FROM event e JOIN message_content c ON c.message_id = "
+        co_await tx.Execute("SELECT LENGTH(c.content) + COALESCE(LENGTH(e.effects), 0) FROM event e JOIN "
+                            "message_content c ON c.message_id = "
                             "e.message_id WHERE e.feed_partition = $1 AND e.feed_offset > $2 ORDER BY e.feed_offset "
                             "LIMIT $3",
                             std::move(sizes)));
@@ -51,13 +52,16 @@ async::Task<absl::StatusOr<TicketFeed::Page>> TicketFeed::ReadPartition(int part
     PS_CO_ASSIGN_OR_RETURN(
         sql::Result rows,
         co_await tx.Execute(
-            "SELECT e.feed_offset, e.event_id, e.ticket_id, e.type, e.create_time, c.content FROM event e "
+            "SELECT e.feed_offset, e.event_id, e.ticket_id, e.type, e.create_time, c.content, e.effects FROM event e "
             "JOIN message_content c ON c.message_id = e.message_id WHERE e.feed_partition = $1 AND "
             "e.feed_offset > $2 ORDER BY e.feed_offset LIMIT $3",
             std::move(params)));
     size_t bytes = 0;
     for (const sql::Row& row : rows.rows) {
       v1::TicketEvent event;
+      if (!row.IsNull(6) && !event.ParseFromString(row.Text(6))) {
+        co_return absl::DataLossError(absl::StrCat("the stored effects of event ", row.Text(1), " are damaged"));
+      }
       event.set_ticket("tickets/" + row.Text(2));
       event.set_name(event.ticket() + "/events/" + row.Text(1));
       event.set_type(static_cast<v1::TicketEvent::Type>(row.Int(3)));

@@ -13,45 +13,46 @@
 namespace poststelle::fetcher {
 
 grpc::ServerBidiReactor<v1::SubscribeRequest, v1::SubscribeResponse>* TicketFeedService::Subscribe(
-    grpc::CallbackServerContext*) {
+    grpc::CallbackServerContext* context) {
   auto stream = std::make_shared<SubscribeStream>(gate_.executor());
-  return SubscribeStream::Run(stream, streams_, gate_, ServeSubscriber(stream, streams_, feed_, hub_, draining_));
+  return SubscribeStream::Run(stream, streams_, context, gate_,
+                              ServeSubscriber(stream, streams_, feed_, hub_, draining_));
 }
 
 grpc::ServerUnaryReactor* TicketFeedService::GetSubscription(grpc::CallbackServerContext* context,
                                                              const v1::GetSubscriptionRequest* request,
                                                              v1::GetSubscriptionResponse* response) {
-  return rpc::Unary(context, gate_, GetOne(*request, *response));
+  return rpc::Unary(context, gate_, *request, GetOne(*request, *response));
 }
 
 grpc::ServerUnaryReactor* TicketFeedService::ListSubscriptions(grpc::CallbackServerContext* context,
                                                                const v1::ListSubscriptionsRequest* request,
                                                                v1::ListSubscriptionsResponse* response) {
-  return rpc::Unary(context, gate_, ListAll(*request, *response));
+  return rpc::Unary(context, gate_, *request, ListAll(*request, *response));
 }
 
 grpc::ServerUnaryReactor* TicketFeedService::ListSetAsideEvents(grpc::CallbackServerContext* context,
                                                                 const v1::ListSetAsideEventsRequest* request,
                                                                 v1::ListSetAsideEventsResponse* response) {
-  return rpc::Unary(context, gate_, ListAside(*request, *response));
+  return rpc::Unary(context, gate_, *request, ListAside(*request, *response));
 }
 
 grpc::ServerUnaryReactor* TicketFeedService::ListTicketEvents(grpc::CallbackServerContext* context,
                                                               const v1::ListTicketEventsRequest* request,
                                                               v1::ListTicketEventsResponse* response) {
-  return rpc::Unary(context, gate_, ListEvents(*request, *response));
+  return rpc::Unary(context, gate_, *request, ListEvents(*request, *response));
 }
 
 grpc::ServerUnaryReactor* TicketFeedService::ListTickets(grpc::CallbackServerContext* context,
                                                          const v1::ListTicketsRequest* request,
                                                          v1::ListTicketsResponse* response) {
-  return rpc::Unary(context, gate_, List(*request, *response));
+  return rpc::Unary(context, gate_, *request, List(*request, *response));
 }
 
 grpc::ServerUnaryReactor* TicketFeedService::GetTicket(grpc::CallbackServerContext* context,
                                                        const v1::GetTicketRequest* request,
                                                        v1::GetTicketResponse* response) {
-  return rpc::Unary(context, gate_, Get(*request, *response));
+  return rpc::Unary(context, gate_, *request, Get(*request, *response));
 }
 
 async::Task<grpc::Status> TicketFeedService::ListEvents(const v1::ListTicketEventsRequest& request,

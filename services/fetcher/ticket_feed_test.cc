@@ -6,6 +6,8 @@
 #include <set>
 
 #include "absl/strings/str_cat.h"
+#include "libs/base/status_macros.h"
+#include "services/fetcher/event_effects.h"
 #include "services/fetcher/feed_hub.h"
 #include "services/fetcher/partition_shares.h"
 #include "services/fetcher/subscription_queries.h"
@@ -429,6 +431,32 @@ TEST_P(FeedTest, RandomSchedulesLoseNothingAndKeepTheOrder) {
   }
 }
 
+TEST_P(FeedTest, MembersExpireByTheClockOfTheDatabase) {
+  if (GetParam() != sql::Engine::kPostgres) return;  // SQLite's is this host's
+  // A server whose clock is a day behind ours. Its own function is found second.
+  ASSERT_TRUE(Write([](sql::Transaction& tx) -> async::Task<absl::Status> {
+                PS_CO_RETURN_IF_ERROR(
+                    (co_await tx.Execute("CREATE FUNCTION clock_timestamp() RETURNS timestamptz LANGUAGE sql AS "
+                                         "$$SELECT pg_catalog.clock_timestamp() - interval '1 day'$$"))
+                        .status());
+                co_return (co_await tx.Execute("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = "
+                                               "public, pg_catalog', current_database()); END $$"))
+                    .status();
+              }).ok());
+  auto opened = sql::Open(runtime_.executor(), store_.url());
+  ASSERT_TRUE(opened.ok());
+  Subscriptions subscriptions(**opened, feed_, "this", {});
+  ASSERT_TRUE(Await(subscriptions.Join("desk", "one", false)).ok());
+  EXPECT_LT(Count("SELECT MAX(expire_time) FROM subscription_member"),
+            NowMs() - absl::ToInt64Milliseconds(absl::Hours(23)));
+  auto pulse = Await(subscriptions.Look());
+  ASSERT_TRUE(pulse.ok()) << pulse.status();
+  EXPECT_TRUE(pulse->overdue.empty());
+  EXPECT_EQ(Await(subscriptions.Renew()).value(), 1);
+  ASSERT_TRUE(Await(subscriptions.Settle("desk")).ok());
+  EXPECT_EQ(Count("SELECT COUNT(*) FROM subscription_member"), 1);
+}
+
 TEST_P(FeedTest, AnEventTooLargeForOneMessageIsAbridged) {
   v1::TicketEvent event;
   event.mutable_message()->set_name("messages/1");
@@ -481,6 +509,50 @@ TEST_P(FeedTest, PagesEndBeforeTheyAreTooLarge) {
   EXPECT_EQ(abridged, 1);
 }
 
+// Fixed at publication: what the mailbox's options are later changes nothing, and every reader gets the same.
+TEST_P(FeedTest, EventsCarryTheEffectsTheyWerePublishedWith) {
+  for (uint32_t uid = 1; uid <= 4; ++uid) {
+    ASSERT_TRUE(List(uid).ok());
+    Publication mail = Mail(uid, "a@example.org", absl::StrCat(uid, "@x"), absl::StrCat("number ", uid));
+    if (uid > 1) mail.content.add_in_reply_to("1@x");
+    config::v1::ImportOptions options;
+    if (uid < 4) {
+      options.set_new_ticket_status("ticketStatuses/new");
+      options.set_reply_ticket_status("ticketStatuses/open");
+      options.add_ticket_labels("labels/a");
+      options.set_reply_via(absl::StrCat("mailboxes/answers-", uid));
+    }
+    if (uid == 3) mail.content.set_origin(v1::Message::ORIGIN_BOUNCE);
+    mail.effects = EffectsOf(options, mail.content);
+    ASSERT_TRUE(Publish(mail).ok());
+    ASSERT_TRUE(Publish(mail).ok());  // as after a lost answer to COMMIT
+  }
+  EXPECT_EQ(Count("SELECT COUNT(*) FROM event WHERE effects IS NULL"), 1);
+  const int partition = static_cast<int>(Count("SELECT MIN(partition) FROM partition_head WHERE last_offset > 0"));
+  for (int round = 0; round < 2; ++round) {
+    TicketFeed feed(runtime_.executor(), *database_, feed_);
+    auto page = Await(feed.ReadPartition(partition, 0, 100));
+    ASSERT_TRUE(page.ok()) << page.status();
+    ASSERT_EQ(page->events.size(), 4u);
+    const v1::TicketEvent& opened = page->events[0];
+    EXPECT_EQ(opened.type(), v1::TicketEvent::TYPE_TICKET_OPENED);
+    EXPECT_EQ(opened.status(), "ticketStatuses/new");
+    ASSERT_EQ(opened.labels_size(), 1);
+    EXPECT_EQ(opened.labels(0), "labels/a");
+    EXPECT_EQ(opened.reply_via(), "mailboxes/answers-1");
+    const v1::TicketEvent& reply = page->events[1];
+    EXPECT_EQ(reply.type(), v1::TicketEvent::TYPE_REPLY_ADDED);
+    EXPECT_EQ(reply.ticket(), opened.ticket());
+    EXPECT_EQ(reply.status(), "ticketStatuses/open");
+    EXPECT_EQ(reply.labels_size(), 0);
+    const v1::TicketEvent& bounce = page->events[2];
+    EXPECT_EQ(bounce.status(), "");
+    EXPECT_EQ(bounce.reply_via(), "mailboxes/answers-3");
+    EXPECT_EQ(bounce.message().origin(), v1::Message::ORIGIN_BOUNCE);
+    EXPECT_EQ(page->events[3].reply_via(), "");
+  }
+}
+
 class HubTest : public FeedTest {
  protected:
   // Waits until `holds`, told by the member's event.
@@ -500,7 +572,7 @@ class HubTest : public FeedTest {
 };
 
 TEST_P(HubTest, ManyIdleSubscribersCostOneStatementPerLook) {
-  options_.now_ms = NowMs;
+  options_.now_ms = nullptr;
   Subscriptions subscriptions(counting_, feed_, "this", options_);
   FeedHub hub(runtime_.executor(), reader_, subscriptions, {});
   std::vector<std::shared_ptr<Member>> members;
@@ -535,7 +607,7 @@ TEST_P(HubTest, ManyIdleSubscribersCostOneStatementPerLook) {
 }
 
 TEST_P(HubTest, ACommitOfThisProcessIsSeenAtOnce) {
-  options_.now_ms = NowMs;
+  options_.now_ms = nullptr;
   Subscriptions subscriptions(counting_, feed_, "this", options_);
   FeedHub::Options rarely;
   rarely.look_every = absl::Hours(1);  // without the word nothing would be seen
@@ -558,7 +630,7 @@ TEST_P(HubTest, ACommitOfThisProcessIsSeenAtOnce) {
 }
 
 TEST_P(HubTest, AcknowledgementsOfManyAreOneTransaction) {
-  options_.now_ms = NowMs;
+  options_.now_ms = nullptr;
   for (int p = 0; p < 64; ++p) AddEvents(p, 100);
   Subscriptions subscriptions(counting_, feed_, "this", options_);
   FeedHub::Options options;

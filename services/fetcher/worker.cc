@@ -5,14 +5,15 @@
 #include "absl/strings/ascii.h"
 #include "libs/base/failpoint.h"
 #include "libs/base/status_macros.h"
+#include "libs/lease/claim_round.h"
 #include "libs/observe/log.h"
 #include "services/fetcher/failure_policy.h"
 
 namespace poststelle::fetcher {
 namespace {
 
-// Claims a call (redis.md: cap claims per call).
-constexpr int kClaimBatch = 64;
+// Claims a call: Redis serves nobody else meanwhile.
+constexpr int kClaimBatch = 256;
 // Polls are spread by a little, so that mailboxes made together do not stay together.
 constexpr double kJitter = 0.05;
 constexpr absl::Duration kRedisRetry = absl::Seconds(1);
@@ -22,8 +23,11 @@ constexpr absl::Duration kMinPause = absl::Milliseconds(20);
 // When to look again at a mailbox in the schedule that this worker does not know (yet, or any more).
 constexpr absl::Duration kUnknownAgain = absl::Seconds(5);
 constexpr int kUnknownTimes = 3;
-// Ends of polls are told together, this long after the first.
-constexpr absl::Duration kFinishLinger = absl::Milliseconds(3);
+// A mailbox may be missing in the schedule for a moment, while another worker brings in a change. What is missing for
+// longer was taken out by a worker that does not know it.
+constexpr absl::Duration kShortFor = absl::Seconds(5);
+// Filling the schedule costs Redis something: not over and over where it does not help.
+constexpr absl::Duration kRefillAgain = absl::Seconds(30);
 // How long a poll waits for a free connection to its host before it makes room for other mailboxes.
 constexpr absl::Duration kConnectionPatience = absl::Seconds(5);
 
@@ -69,7 +73,8 @@ Worker::Worker(FetchContext& context, MailboxCatalog& catalog, lease::Schedule& 
       redis_ready_(std::move(redis_ready)),
       wake_(context.executor),
       changed_(context.executor),
-      finished_event_(context.executor),
+      to_register_(context.executor),
+      finished_(context.executor, schedule, [this](const absl::Status& told) { Finished(told); }),
       claiming_(context.executor),
       loops_(context.executor),
       polls_(context.executor),
@@ -83,7 +88,8 @@ void Worker::Start() {
   loops_.Spawn(RenewLoop());
   loops_.Spawn(SweepLoop());
   loops_.Spawn(ApplyChanges());
-  finishing_.Spawn(FinishLoop());
+  loops_.Spawn(RegisterLoop());
+  finishing_.Spawn(finished_.Run());
 }
 
 void Worker::Drain() {
@@ -98,12 +104,8 @@ void Worker::Drain() {
   // Not cancelled: an answer to a claim that nobody reads would be a mailbox that waits for the end of its lease.
   claiming_.JoinBlocking();
   polls_.JoinBlocking();
-  {
-    std::lock_guard lock(mutex_);
-    polls_ended_ = true;
-  }
   // Not cancelled either: what it is telling Redis is to arrive.
-  finished_event_.Notify();
+  finished_.Close();
   finishing_.JoinBlocking();
   loops_.Cancel();
   loops_.JoinBlocking();
@@ -184,6 +186,30 @@ size_t Worker::free_sessions() const {
   return running_.size() >= max ? 0 : max - running_.size();
 }
 
+// Beside the claims, which go on meanwhile: with many mailboxes filling takes seconds.
+async::Task<void> Worker::RegisterLoop() {
+  while (true) {
+    if (absl::Status s = co_await to_register_.Wait(kMaxIdle); absl::IsCancelled(s)) co_return;
+    {
+      std::lock_guard lock(mutex_);
+      if (registered_ || away_ || draining_ || !catalog_.synced()) continue;
+    }
+    const absl::Status registered = co_await RegisterAll();
+    if (absl::IsCancelled(registered)) co_return;
+    if (registered.ok()) {
+      {
+        std::lock_guard lock(mutex_);
+        registered_ = true;
+        registered_at_ = absl::Now();
+      }
+      wake_.Notify();
+      continue;
+    }
+    observe::Log(observe::Level::kWarning, "schedule.fill_failed", {{"error", std::string(registered.message())}});
+    if (absl::Status s = co_await async::Sleep(kRedisRetry); absl::IsCancelled(s)) co_return;
+  }
+}
+
 // Fills the schedule from the catalog: at start, and after Redis was wiped. What this worker polls or polled last takes
 // its place and its due time again; the rest is spread over a lease time, without a herd, and later than the others
 // need to take their own places again. A proposal is kept over further wipes, so that its time does come.
@@ -229,14 +255,17 @@ async::Task<void> Worker::ClaimLoop() {
     } else {
       absl::Status status = co_await ClaimAll(idle);
       if (absl::IsCancelled(status)) co_return;
+      bool registered = false;
       {
         std::lock_guard lock(mutex_);
         away_ = !status.ok();
+        if (away_) registered_ = false;  // it may come back empty, or as it once was
+        registered = registered_;
       }
       redis_ready_(status.ok());
+      if (status.ok() && !registered) to_register_.Notify();
       if (!status.ok()) {
         observe::Log(observe::Level::kWarning, "schedule.unavailable", {{"error", std::string(status.message())}});
-        registered_ = false;  // it may come back empty
         ForgetCursors();
         idle = kRedisRetry;
         absl::Status polled = co_await PollMineWithoutRedis(idle);
@@ -245,7 +274,10 @@ async::Task<void> Worker::ClaimLoop() {
         }
       }
     }
-    (co_await wake_.Wait(std::max(idle, kMinPause))).IgnoreError();
+    // A worker with room found everything that was due: an end of a poll changes nothing about that.
+    const bool full = idle <= absl::ZeroDuration() || free_sessions() == 0;
+    if (!full) (co_await async::Sleep(kMinPause)).IgnoreError();
+    (co_await wake_.Wait(std::max(idle - kMinPause, full ? kMinPause : absl::ZeroDuration()))).IgnoreError();
   }
 }
 
@@ -257,60 +289,63 @@ void Worker::ForgetCursors() {
   }
 }
 
-// One round over the shards, all of them at once as far as there are sessions for: a slow answer of Redis then costs
-// the round its time once and not sixteen times. `idle` becomes shorter where something is due before.
+// One round over the shards, all of them at once as far as there are sessions for. `idle` becomes shorter where
+// something is due before.
 async::Task<absl::Status> Worker::ClaimAll(absl::Duration& idle) {
-  if (!registered_) PS_CO_RETURN_IF_ERROR(co_await RegisterAll());
-  registered_ = true;
-  std::vector<absl::StatusOr<lease::ClaimResult>> results(lease::kShards, absl::UnknownError("not asked"));
+  const absl::Time begun = absl::Now();
   const int free = static_cast<int>(std::min<size_t>(free_sessions(), lease::kShards * kClaimBatch));
   // Without a session to spare each shard is still asked once: it is a sign of life.
   const int at_once = std::clamp(free, 1, lease::kShards);
   const int wanted = free == 0 ? 0 : std::max(1, free / lease::kShards);
-  for (int shard = 0; shard < lease::kShards; shard += at_once) {
-    if (draining()) co_return absl::OkStatus();
-    async::TaskScope round(context_.executor);
-    for (int s = shard; s < std::min(shard + at_once, lease::kShards); ++s) {
-      const int most = std::min(wanted, static_cast<int>(free_sessions()));
-      round.Spawn(ClaimShard(s, most, results[static_cast<size_t>(s)]));
-    }
-    co_await round.Join();
-  }
-  int64_t members = 0;
-  int64_t held = 0;
-  int workers = 1;
-  for (const absl::StatusOr<lease::ClaimResult>& claimed : results) {
-    if (!claimed.ok()) co_return claimed.status();
-    members += claimed->members;
-    held += claimed->held;
-    workers = std::max(workers, claimed->workers);
-    if (claimed->wiped && registered_) {
-      registered_ = false;
-      ForgetCursors();
-    }
-    if (claimed->next_due_in) idle = std::min(idle, *claimed->next_due_in);
-  }
-  if (!registered_) idle = absl::ZeroDuration();
+  lease::Claimant claimant;
+  claimant.wanted = [this, wanted] { return draining() ? 0 : std::min(wanted, static_cast<int>(free_sessions())); };
+  claimant.hungry = [this] {
+    std::lock_guard lock(mutex_);
+    return share_ == 0 || held_ < share_;
+  };
+  claimant.take = [this](lease::ClaimResult& claimed) { return Take(claimed); };
+  PS_CO_ASSIGN_OR_RETURN(const lease::ClaimTotals totals,
+                         co_await lease::ClaimRound(context_.executor, schedule_, claimant, at_once));
+  if (totals.next_due_in) idle = std::min(idle, *totals.next_due_in);
   // Nobody can start more than it may: a worker at its limit is woken by the end of a poll.
   if (free_sessions() == 0) idle = kMaxIdle;
-  context_.metrics.held.Set(static_cast<double>(held));
-  context_.metrics.workers.Set(workers);
-  std::lock_guard lock(mutex_);
-  held_ = held;
-  share_ = (members + workers - 1) / workers;
+  context_.metrics.held.Set(static_cast<double>(totals.held));
+  context_.metrics.workers.Set(totals.workers);
+  const bool too_few = Short(totals.members);
+  bool wiped = false;
+  {
+    std::lock_guard lock(mutex_);
+    held_ = totals.held;
+    share_ = (totals.members + totals.workers - 1) / totals.workers;
+    // What was asked before the schedule was filled says nothing of it now.
+    wiped = totals.wiped && registered_ && begun > registered_at_;
+    if (wiped || too_few) registered_ = false;
+  }
+  if (wiped) ForgetCursors();
   co_return absl::OkStatus();
 }
 
-// Claims what is due in one shard, at most `wanted`, and starts the polls.
-async::Task<void> Worker::ClaimShard(int shard, int wanted, absl::StatusOr<lease::ClaimResult>& result) {
-  bool hungry = false;
-  {
-    std::lock_guard lock(mutex_);
-    hungry = share_ == 0 || held_ < share_;
+// Whether the schedule has lacked mailboxes of the catalog for so long that they are to be brought in again.
+bool Worker::Short(int64_t members) {
+  if (members >= static_cast<int64_t>(catalog_.enabled())) {
+    short_since_.reset();
+    return false;
   }
-  result = co_await schedule_.Claim(shard, wanted, hungry);
-  if (!result.ok()) co_return;
-  for (const lease::Claimed& claim : result->claims) {
+  const absl::Time now = absl::Now();
+  if (!short_since_) short_since_ = now;
+  std::lock_guard lock(mutex_);
+  if (!registered_ || now - *short_since_ < kShortFor || now - registered_at_ < kRefillAgain) return false;
+  observe::Log(observe::Level::kWarning, "schedule.incomplete",
+               {{"scheduled", members}, {"enabled", static_cast<int64_t>(catalog_.enabled())}});
+  return true;
+}
+
+// Starts the polls of what was claimed in one shard.
+async::Task<void> Worker::Take(lease::ClaimResult& claimed) {
+  for (const lease::Claimed& claim : claimed.claims) {
+    lease::Finished back;
+    back.id = claim.id;
+    back.keep = false;
     MailboxRef mailbox = catalog_.Find(claim.id);
     if (mailbox == nullptr || !mailbox->enabled()) {
       // Perhaps it is we who know an old configuration: only what stays unknown is taken out.
@@ -324,13 +359,8 @@ async::Task<void> Worker::ClaimShard(int shard, int wanted, absl::StatusOr<lease
         absl::Status removed = co_await schedule_.Remove(claim.id);
         if (removed.ok()) continue;
       }
-      std::lock_guard lock(mutex_);
-      lease::Finished back;
-      back.id = claim.id;
-      back.delay = kUnknownAgain;
-      back.keep = false;
-      finished_.push_back(std::move(back));
-      finished_event_.Notify();
+      back.due = absl::Now() + kUnknownAgain;
+      finished_.Add(std::move(back));
       continue;
     }
     context_.metrics.lateness.Observe(absl::ToDoubleSeconds(claim.late));
@@ -339,12 +369,12 @@ async::Task<void> Worker::ClaimShard(int shard, int wanted, absl::StatusOr<lease
       ++held_;
     }
     if (StartPoll(mailbox, claim.unbroken)) continue;
-    std::lock_guard lock(mutex_);
-    if (running_.contains(claim.id)) continue;  // its lease ran out under its poll, which is still ours: renewed
-    lease::Finished back;
-    back.id = claim.id;
-    back.keep = false;
-    finished_.push_back(std::move(back));
+    {
+      std::lock_guard lock(mutex_);
+      if (running_.contains(claim.id)) continue;  // its lease ran out under its poll, which is still ours: renewed
+    }
+    back.due = absl::Now();
+    finished_.Add(std::move(back));
   }
 }
 
@@ -366,6 +396,7 @@ bool Worker::StartPoll(const MailboxRef& mailbox, bool unbroken) {
     }
     running->hold = mine.hold;
     running_[running->mailbox_id] = running;
+    finished_.Forget(running->mailbox_id);
   }
   polls_.Spawn(RunOne(running, mailbox));
   return true;
@@ -434,7 +465,16 @@ async::Task<void> Worker::RenewLoop() {
       std::lock_guard lock(mutex_);
       for (size_t i = 0; i < ids.size(); ++i) {
         auto it = running_.find(ids[i]);
-        if (it == running_.end()) continue;
+        if (it == running_.end()) {
+          // The renewal may have come after the end of a poll that was to be followed by the next at once.
+          auto mine = mine_.find(ids[i]);
+          if (mine == mine_.end()) continue;
+          lease::Finished again;
+          again.id = ids[i];
+          again.due = mine->second.due;
+          finished_.Add(std::move(again));
+          continue;
+        }
         if ((*answers)[i] == lease::RenewAnswer::kLost) {
           it->second->taken = true;
           it->second->Stop();
@@ -453,33 +493,12 @@ async::Task<void> Worker::RenewLoop() {
   }
 }
 
-// Tells the schedule of polls that ended, many at once.
-async::Task<void> Worker::FinishLoop() {
-  bool last = false;
-  while (!last) {
-    (co_await finished_event_.Wait(kMaxIdle)).IgnoreError();
-    (co_await async::Sleep(kFinishLinger)).IgnoreError();
-    {
-      std::lock_guard lock(mutex_);
-      last = polls_ended_;
-    }
-    absl::Status told = co_await FlushFinished();
-    if (!told.ok() && !absl::IsCancelled(told)) {
-      // Their leases run out, or the schedule is filled anew.
-      observe::Log(observe::Level::kInfo, "schedule.done_failed", {{"error", std::string(told.message())}});
-    }
-    wake_.Notify();
+// The schedule heard of polls that ended, or could not be told.
+void Worker::Finished(const absl::Status& told) {
+  if (!told.ok() && !absl::IsCancelled(told)) {
+    observe::Log(observe::Level::kInfo, "schedule.done_failed", {{"error", std::string(told.message())}});
   }
-}
-
-async::Task<absl::Status> Worker::FlushFinished() {
-  std::vector<lease::Finished> finished;
-  {
-    std::lock_guard lock(mutex_);
-    finished.swap(finished_);
-  }
-  if (finished.empty()) co_return absl::OkStatus();
-  co_return co_await schedule_.Done(std::move(finished));
+  wake_.Notify();
 }
 
 async::Task<void> Worker::Fetch(Running& running, MailboxRef mailbox) {
@@ -573,20 +592,20 @@ async::Task<void> Worker::RunOne(std::shared_ptr<Running> running, MailboxRef ma
     removed = running->removed;
     lease::Finished finished;
     finished.id = id;
-    finished.delay = running->again || draining_ ? absl::ZeroDuration() : next;
+    finished.due = absl::Now() + (running->again || draining_ ? absl::ZeroDuration() : next);
     const bool too_many = share_ > 0 && held_ > share_;
     const bool lost = running->taken || (away_ && running->hold->lost);
     finished.keep = !draining_ && !too_many && !lost;
     if (finished.keep && !removed) {
-      mine_[id].due = absl::Now() + finished.delay;
+      mine_[id].due = finished.due;
     } else {
       mine_.erase(id);
     }
     if (too_many && !removed) --held_;
-    if (!removed) finished_.push_back(std::move(finished));
+    // What is gone is taken out of the schedule by ApplyChanges, which heard of it too.
+    if (!removed) finished_.Add(std::move(finished));
   }
-  // What is gone is taken out of the schedule by ApplyChanges, which heard of it too.
-  finished_event_.Notify();
+  wake_.Notify();
 }
 
 }  // namespace poststelle::fetcher

@@ -5,12 +5,14 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "libs/async/runtime.h"
 #include "libs/lease/connection_limits.h"
+#include "libs/lease/finish_queue.h"
 #include "libs/lease/schedule.h"
 #include "services/fetcher/fetch_run.h"
 #include "services/fetcher/mailbox_catalog.h"
@@ -49,12 +51,13 @@ class Worker {
   async::Task<void> ApplyChanges();
   async::Task<void> ClaimLoop();
   async::Task<absl::Status> ClaimAll(absl::Duration& idle);
-  async::Task<void> ClaimShard(int shard, int wanted, absl::StatusOr<lease::ClaimResult>& result);
+  async::Task<void> Take(lease::ClaimResult& claimed);
+  bool Short(int64_t members);
   async::Task<void> RenewLoop();
   async::Task<void> SweepLoop();
   void ForgetCursors();
-  async::Task<void> FinishLoop();
-  async::Task<absl::Status> FlushFinished();
+  void Finished(const absl::Status& told);
+  async::Task<void> RegisterLoop();
   async::Task<absl::Status> RegisterAll();
   async::Task<absl::Status> PollMineWithoutRedis(absl::Duration& idle);
   bool StartPoll(const MailboxRef& mailbox, bool unbroken);
@@ -73,7 +76,8 @@ class Worker {
   const std::function<void(bool)> redis_ready_;
   async::Event wake_;
   async::Event changed_;
-  async::Event finished_event_;
+  async::Event to_register_;
+  lease::FinishQueue finished_;  // to be told to the schedule
   async::TaskScope claiming_;
   async::TaskScope loops_;
   async::TaskScope polls_;
@@ -82,16 +86,17 @@ class Worker {
   mutable std::mutex mutex_;
   std::map<std::string, std::shared_ptr<Running>> running_;
   std::map<std::string, Mine> mine_;
-  std::vector<lease::Finished> finished_;  // to be told to the schedule
   std::set<std::string> changes_;
   std::map<std::string, int> unknown_;  // how often the schedule named a mailbox that the catalog does not
   int64_t held_ = 0;                    // mailboxes whose preferred worker this one is, as of the last claims
   int64_t share_ = 0;                   // how many it should be; 0: not known
   bool away_ = false;                   // Redis does not answer
   bool draining_ = false;
-  bool polls_ended_ = false;
+  bool registered_ = false;   // the schedule holds what the catalog does, as far as is known
+  absl::Time registered_at_;  // when that was last done
   // Of the claim loop alone.
-  bool registered_ = false;
+  std::optional<absl::Time> short_since_;  // the schedule holds fewer mailboxes than the catalog
+  // Of the register loop alone.
   std::map<std::string, absl::Time> proposed_;  // due times proposed for others' mailboxes since the last wipe
 };
 

@@ -1,11 +1,13 @@
 """What every manifest has to keep, beyond its schema. Each rule is a function that yields what is wrong."""
 import base64
+import hashlib
 import re
 
 SHUTDOWN_GRACE = 5  # of the gRPC server (libs/rpc/server.cc)
 RESERVE = 15
 PARSER_BYTES = 1 << 30  # libs/parsing/parser_pool.h: of one child
 OTHER_BYTES = 128 << 20
+IDENTITY = re.compile(r"#.*|\S+ +(viewer|operator|admin|consumer|service) +(sha256:[0-9a-f]{64}|\S{20,})")
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 
 
@@ -331,6 +333,14 @@ def secrets(world):
                 yield f"{name_of(document)}: {key} is no key file"
             if key.endswith(".token") and len(text.strip()) < 20:
                 yield f"{name_of(document)}: {key} is no token"
+            if key == "identities" and not all(IDENTITY.fullmatch(line) for line in text.splitlines()):
+                yield f"{name_of(document)}: {key} is no file of identities"
+    # A service that shows a token nobody knows is refused by the others.
+    texts = [(key, base64.b64decode(value).decode()) for d in world.of_kind("Secret") for key, value in d.get("data", {}).items()]
+    known = "".join(text for key, text in texts if key == "identities")
+    for key, text in texts:
+        if key.endswith(".token") and f"sha256:{hashlib.sha256(text.strip().encode()).hexdigest()}" not in known:
+            yield f"{key} is of no identity"
 
 
 def unique(world):

@@ -21,7 +21,9 @@ from stack import ACCOUNTS, BUILD, LOOPBACK, ROOT, Feed, Service, Stack
 UID = 65532
 STATE = "/var/lib/poststelle"
 PROGRAMS = {"config": {"poststelle-config"}, "fetcher": {"poststelle-fetcher", "poststelle-parser"}}
-SECRETS = {"config.key": "key test " + "5a" * 32 + "\n", "fetcher.token": "a-token-of-the-tests-and-nothing-else\n"}
+TOKEN = "a-token-of-the-tests-and-nothing-else"
+SECRETS = {"config.key": "key test " + "5a" * 32 + "\n", "fetcher.token": TOKEN + "\n",
+           "identities": f"fetcher service sha256:{hashlib.sha256(TOKEN.encode()).hexdigest()}\n"}
 TEXTS = {"shift_jis": "請求書を送ってください", "iso-2022-jp": "請求書", "euc-kr": "송장을 보내 주세요", "gb18030": "请发送发票",
          "big5": "請寄發票", "koi8-r": "Пришлите счёт", "windows-1251": "Пришлите счёт", "iso-8859-15": "Rechnung über 5 €"}
 
@@ -126,14 +128,17 @@ class StackInImages(Stack):
         self.authority = Authority(self.mail_folder)
         self.dovecot = Dovecot(self.mail_folder, self.authority, ACCOUNTS)
         token = {"/etc/poststelle/token": {"fetcher.token": SECRETS["fetcher.token"]}}
-        self.config = ServiceInImage("config", images["config"], containers["config"], folder, {"--min-fetch-interval": "100ms"},
+        identities = {"/etc/poststelle/identities": {"identities": SECRETS["identities"]}}
+        tests = {"--allow-unauthenticated-loopback": "true"}
+        self.config = ServiceInImage("config", images["config"], containers["config"], folder,
+                                     {"--min-fetch-interval": "100ms", **tests},
                                      {"POSTSTELLE_CONFIG_DATABASE": urls["config"]},
-                                     {"/etc/poststelle/keys": {"config.key": SECRETS["config.key"]}, **token})
+                                     {"/etc/poststelle/keys": {"config.key": SECRETS["config.key"]}, **identities})
         self.config.start()
         self.fetcher = ServiceInImage("fetcher", images["fetcher"], containers["fetcher"], folder,
-                                      {"--config-address": self.config.address, "--lease": "2s", "--egress-allow": LOOPBACK},
+                                      {"--config-address": self.config.address, "--lease": "2s", "--egress-allow": LOOPBACK, **tests},
                                       {"POSTSTELLE_FETCHER_DATABASE": urls["fetcher"],
-                                       "POSTSTELLE_FETCHER_REDIS": self.redis.url}, token)
+                                       "POSTSTELLE_FETCHER_REDIS": self.redis.url}, {**token, **identities})
 
 
 @pytest.fixture(scope="session")

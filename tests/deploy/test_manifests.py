@@ -1,4 +1,5 @@
 """Every manifest: its schema, fields that don't exist, and the rules; and that each of these notices what is wrong."""
+import base64
 import copy
 import glob
 import json
@@ -108,6 +109,10 @@ def replace_argument(documents, old, new):
     container(documents)["args"] = [new if a.startswith(old) else a for a in arguments]
 
 
+def identities(documents):
+    return next(s for s in documents if s["kind"] == "Secret" and "identities" in s["data"])["data"]
+
+
 # (a word of the complaint, what is done to the demo's documents)
 SCHEMA_MISTAKES = [
     ("resorces", lambda d: container(d).update(resorces=container(d).pop("resources"))),
@@ -175,6 +180,8 @@ MISTAKES = [
     ("references", lambda d: replace_argument(d, "--config-token-file", "--config-token-file=/etc/poststelle/token/token")),
     ("references", lambda d: pod(d, "poststelle-postgresql")["volumes"][-1]["configMap"].update(name="init")),
     ("secrets", lambda d: next(s for s in d if s["kind"] == "Secret" and "config.key" in s["data"])["data"].update({"config.key": "a2V5IGE="})),
+    ("secrets", lambda d: identities(d).update(identities="YSB2aWV3ZXI=")),
+    ("secrets", lambda d: identities(d).update(identities=base64.b64encode(b"# nobody").decode())),
     ("unique", lambda d: d.append(find(d, "Service", "poststelle-config"))),
 ]
 

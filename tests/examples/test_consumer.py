@@ -8,7 +8,8 @@ from stack import BUILD, ROOT, Stack
 
 
 def consume(stack, count):
-    env = {**os.environ, "PYTHONPATH": os.path.join(BUILD, "gen_python")}
+    env = {**os.environ, "PYTHONPATH": os.path.join(BUILD, "gen_python"),
+           "POSTSTELLE_TOKEN_FILE": stack.identities.token_file("consumer")}
     done = subprocess.run([sys.executable, os.path.join(ROOT, "examples", "consumer.py"), stack.fetcher.address, "example",
                            str(count)], env=env, capture_output=True, check=True, text=True, timeout=120)
     return [line.split(" ", 1)[1] for line in done.stdout.splitlines()]

@@ -8,16 +8,16 @@ import grpc
 import pytest
 
 from servers import Postgres, wait_until
-from stack import Service, mailbox_pb2, mailbox_service_pb2 as m, mailbox_service_pb2_grpc
+from stack import Identities, Service, mailbox_pb2, mailbox_service_pb2 as m, mailbox_service_pb2_grpc
 
 UPDATES = 1000
 MAILBOXES = 20
 WRITERS = 4
 
 
-def start(folder, name, database):
+def start(folder, name, database, identities):
     service = Service(name, "poststelle-config", folder,
-                      ["--database", database, "--key-file", f"{folder}/config.key", "--fetcher-token-file", f"{folder}/fetcher.token"])
+                      ["--database", database, "--key-file", f"{folder}/config.key", *identities.arguments()])
     service.start()
     return service
 
@@ -84,7 +84,8 @@ def writer(index, services, acknowledged, mistakes):
 def test_no_acknowledged_change_is_lost_and_no_watcher_misses_one(engine, tmp_path):
     postgres = Postgres(str(tmp_path)) if engine == "postgres" else None
     database = postgres.create_database("config") if postgres else f"sqlite:{tmp_path}/config.db"
-    services = [start(str(tmp_path), f"config-{i}", database) for i in range(2)]
+    identities = Identities(str(tmp_path))
+    services = [start(str(tmp_path), f"config-{i}", database, identities) for i in range(2)]
     watchers = []
     try:
         with grpc.insecure_channel(services[0].address) as channel:

@@ -37,8 +37,8 @@ def make(tmp_path):
     made = []
 
     def make(kind, url, *arguments):
-        own = {"config": ["--key-file", f"{tmp_path}/config.key", "--fetcher-token-file", f"{tmp_path}/token"],
-               "fetcher": ["--redis", "redis://127.0.0.1:1", "--config-address", "127.0.0.1:1"]}[kind]
+        own = {"config": ["--key-file", f"{tmp_path}/config.key", "--allow-unauthenticated-loopback"],
+               "fetcher": ["--redis", "redis://127.0.0.1:1", "--config-address", "127.0.0.1:1", "--allow-unauthenticated-loopback"]}[kind]
         made.append(Service(f"{kind}-{len(made)}", f"poststelle-{kind}", str(tmp_path), ["--database", url, *own, *arguments]))
         return made[-1]
 

@@ -75,6 +75,17 @@ def test_what_an_ended_worker_held_is_handed_over_at_once():
         wait_until(lambda: name not in workers.holders().values(), 20, "its mailboxes to be handed over")
 
 
+def test_what_was_taken_out_of_the_schedule_comes_back():
+    """A worker with an old configuration takes out what it does not know; here Redis is told so by hand."""
+    with Workers("sqlite", count=1, mailboxes=20, interval=1.0).start() as workers:
+        scheduled = lambda: sum(int(workers.stack.redis.command("zcard", f"poststelle:{{s{shard}}}:turns")) for shard in range(16))
+        assert scheduled() == 20
+        for shard in range(16):
+            workers.stack.redis.command("zremrangebyrank", f"poststelle:{{s{shard}}}:turns", "0", "0")
+        assert scheduled() < 20
+        wait_until(lambda: scheduled() == 20, 90, "the schedule to be whole again")
+
+
 def rounds_of_a_stopped_worker(database, rounds, env=None):
     """A worker stops itself with a batch in hand; when the other one has published the mail, it goes on. Returns how often its
     commit was refused by the fence."""

@@ -93,7 +93,8 @@ def main():
             say(f"  {cli} mailbox status")
             say(f"  {cli} ticket list")
             say(f"  {cli} mailbox explain Support fire@example.org" if not options.empty else f"  {cli} mailbox create --help")
-            say("\nCtrl-C ends everything.")
+            say(f"\nCallers on this machine are admins here. To be somebody else: --token-file {stack.folder}/viewer.token")
+            say("Ctrl-C ends everything.")
             try:
                 signal.pause()
             except KeyboardInterrupt:

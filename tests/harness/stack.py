@@ -1,7 +1,9 @@
 """config and fetcher with their servers around them, and the calls that tests make."""
+import hashlib
 import json
 import os
 import re
+import secrets
 import sqlite3
 import subprocess
 import sys
@@ -26,11 +28,45 @@ from poststelle.fetcher.v1 import (fetch_service_pb2, fetch_service_pb2_grpc, me
                                    message_service_pb2_grpc, ticket_feed_service_pb2, ticket_feed_service_pb2_grpc)
 
 LOOPBACK = "127.0.0.0/8,::1"  # where the tests' own mail servers are
+ROLES = ("viewer", "operator", "admin", "consumer", "service")
 ACCOUNTS = {"support@localhost": "sup port\"1", "sales@localhost": "sälés-2"}
 
 
 def binary(name):
     return os.path.join(BUILD, "bin", name)
+
+
+def write_secret(path, text):
+    """Moved into place, for its owner alone."""
+    with open(os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as f:
+        f.write(text)
+    os.rename(path + ".new", path)
+    return path
+
+
+class Identities:
+    """Callers that services know: one of each role, named like it, each with its token in a file of its own."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.path = os.path.join(folder, "identities")
+        self.tokens = {role: secrets.token_hex(32) for role in ROLES}
+        for role, token in self.tokens.items():
+            write_secret(self.token_file(role), token + "\n")
+        self.write(self.tokens)
+
+    def write(self, tokens):
+        """The file; the viewer's line has the token itself, the others its hash: both forms that there are."""
+        lines = [f"{role} {role} " + (token if role == "viewer" else "sha256:" + hashlib.sha256(token.encode()).hexdigest())
+                 for role, token in tokens.items()]
+        write_secret(self.path, "\n".join(lines) + "\n")
+
+    def token_file(self, role):
+        return os.path.join(self.folder, f"{role}.token")
+
+    def arguments(self, loopback=True):
+        """Of a service that knows them; with `loopback`, whoever has no token is an admin."""
+        return ["--identities-file", self.path, *(["--allow-unauthenticated-loopback"] if loopback else [])]
 
 
 class Service:
@@ -147,11 +183,11 @@ class Feed:
 
 class Stack:
     def __init__(self, folder=None, mail=True, fetcher_program="poststelle-fetcher", fetcher_arguments=(), lease="2s",
-                 database="sqlite", accounts=ACCOUNTS, any_password=None, egress_allow=LOOPBACK,
+                 database="sqlite", accounts=ACCOUNTS, any_password=None, egress_allow=LOOPBACK, loopback=True,
                  config_arguments=()):
         """`database`: "sqlite" or "postgres". `accounts`: those of the mail server, with their passwords; with `any_password`
         it is one that bears many sessions. `egress_allow`: where mail servers may be that are not public; None leaves it at the
-        default."""
+        default. `loopback`: callers that bring no token are admins. `config_arguments`: further ones of config."""
         self.accounts = accounts
         self.own_folder = folder is None
         self.others = []
@@ -168,17 +204,18 @@ class Stack:
             self.mail_folder = tempfile.mkdtemp(prefix="poststelle-mail-")
             self.authority = Authority(self.mail_folder)
             self.dovecot = Dovecot(self.mail_folder, self.authority, accounts, any_password)
-        token = os.path.join(self.folder, "fetcher.token")
+        self.identities = Identities(self.folder)
         fetcher_port = free_port()  # config and fetcher name each other's address
         self.config = Service("config", "poststelle-config", self.folder,
                               ["--database", urls["config"], "--key-file", f"{self.folder}/config.key",
-                               "--fetcher-token-file", token, "--min-fetch-interval", "100ms", "--fetcher-address",
-                               f"127.0.0.1:{fetcher_port}", *config_arguments])
+                               "--min-fetch-interval", "100ms", "--fetcher-address", f"127.0.0.1:{fetcher_port}", "--fetcher-token-file",
+                               self.identities.token_file("service"), *self.identities.arguments(loopback), *config_arguments])
         self.config.start()
         self.fetcher = Service("fetcher", fetcher_program, self.folder,
                                ["--database", urls["fetcher"], "--redis", self.redis.url, "--config-address",
-                                self.config.address, "--config-token-file", token, "--lease", lease,
-                                *(["--egress-allow", egress_allow] if egress_allow else []), *fetcher_arguments], port=fetcher_port)
+                                self.config.address, "--config-token-file", self.identities.token_file("service"), "--lease",
+                                lease, *(["--egress-allow", egress_allow] if egress_allow else []),
+                                *self.identities.arguments(loopback), *fetcher_arguments], port=fetcher_port)
 
     def start(self, **kwargs):
         self.fetcher.start(**kwargs)

@@ -38,8 +38,7 @@ class Config:
         self.channel = grpc.insecure_channel(self.service.address)
         self.mailboxes = mailbox_service_pb2_grpc.MailboxServiceStub(self.channel)
         self.credentials = credential_service_pb2_grpc.CredentialServiceStub(self.channel)
-        with open(os.path.join(stack.folder, "fetcher.token")) as f:
-            self.metadata = (("authorization", f"Bearer {f.read().strip()}"),)
+        self.metadata = (("authorization", f"Bearer {stack.identities.tokens['service']}"),)
 
     def create(self, mailbox_id, password, request_id="", **kwargs):
         request = mailbox_service_pb2.CreateMailboxRequest(mailbox=mailbox(f"Box {mailbox_id}", password, **kwargs),

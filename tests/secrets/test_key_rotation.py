@@ -191,11 +191,14 @@ def test_a_mounted_key_file_is_followed_and_left_alone():
         os.chmod(stack.folder, 0o755)
         arguments = list(stack.config.arguments)
         arguments[arguments.index("--key-file") + 1] = key_file
-        arguments[arguments.index("--fetcher-token-file") + 1] = os.path.join(stack.folder, "nobody", "fetcher.token")
         home = os.path.join(stack.folder, "nobody")
         os.makedirs(home)
+        identities = os.path.join(home, "identities")
+        shutil.copy(stack.identities.path, identities)
+        arguments[arguments.index("--identities-file") + 1] = identities
         if user:
-            os.chown(home, *user)
+            for path in (home, identities):
+                os.chown(path, *user)
         assert stack.config.stop() == 0
         os.remove(os.path.join(stack.folder, "config.key"))  # nobody uses that one
         stack.config.arguments = arguments
@@ -206,7 +209,6 @@ def test_a_mounted_key_file_is_followed_and_left_alone():
         with open(port_file) as f:
             stack.config.address = f.read().split()[0]
         wait_until(lambda: '"dependency":"database","ready":true' in process.log(), what="its database")
-        shutil.copy(os.path.join(home, "fetcher.token"), os.path.join(stack.folder, "fetcher.token"))
         config = Config(stack)
         config.create("before", "secret-1")
         assert list(usage(stack, key_file=key_file)) == ["old"]

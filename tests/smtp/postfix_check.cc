@@ -59,7 +59,8 @@ class PostfixCheck : public ::testing::Test {
   }
 
   async::Runtime runtime_{2};
-  std::unique_ptr<net::Dialer> dialer_ = net::MakeTcpDialer(runtime_.executor());
+  std::unique_ptr<net::Dialer> dialer_ =
+      net::MakeTcpDialer(net::MakeResolver(runtime_.executor()), net::EgressPolicy::Unrestricted());
   std::vector<Step> steps_;
 };
 
