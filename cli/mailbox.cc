@@ -6,6 +6,7 @@
 #include "cli/context.h"
 #include "cli/mailbox_options.h"
 #include "cli/output.h"
+#include "cli/suggest.h"
 #include "libs/rpc/status.h"
 #include "poststelle/fetcher/v1/fetch_service.grpc.pb.h"
 #include "poststelle/fetcher/v1/message_service.grpc.pb.h"
@@ -82,6 +83,10 @@ int Create(const Context& context, const MailboxOptions& o) {
   m.set_direction(o.outbound ? Mailbox::DIRECTION_OUTBOUND : Mailbox::DIRECTION_INBOUND);
   m.mutable_connection()->set_protocol(o.outbound ? Connection::PROTOCOL_SMTP : Connection::PROTOCOL_IMAP);
   m.mutable_password_authentication();
+  int exit_code = 0;
+  if (o.suggest && o.host.empty() && !FillFromSuggestion(context, o.address, o.encryption, m, exit_code)) {
+    return exit_code;
+  }
   if (!Fill(o, m, paths)) return 2;
   m.set_enabled(!o.disabled);
   request.set_mailbox_id(o.id);
@@ -312,6 +317,12 @@ void AddMailboxCommands(CLI::App& app, Context& context) {
   AddOptions(create, *options);
   create->add_flag("--outbound,!--inbound", options->outbound, "Answers are sent through it (default: inbound)");
   create->add_option("--id", options->id, "Last part of the resource name");
+  create->add_flag("--suggest", options->suggest,
+                   "Without --host: take the server that is known for the address (see `mailbox suggest`)");
+  Command(*noun, context, "suggest", "What is known about an address: servers, provider, what to look out for",
+          [&context, what] { return Suggest(context, *what); })
+      ->add_option("ADDRESS", *what)
+      ->required();
   CLI::App* update = Command(*noun, context, "update", "Change what is given",
                              [&context, what, options] { return Update(context, *what, *options); });
   update->add_option("MAILBOX", *what)->required();

@@ -16,9 +16,9 @@ struct MailboxOptions {
   std::vector<std::string> folders, ticket_labels, labels;
   int port = 0;
   int max_age_days = 0;
-  bool outbound = false, unlimited_age = false, also_read = false, unread_only = false, disabled = false,
-       enabled = false, password_stdin = false, no_reply_via = false, no_new_status = false, no_reply_status = false,
-       no_ticket_labels = false, no_labels = false;
+  bool outbound = false, suggest = false, unlimited_age = false, also_read = false, unread_only = false,
+       disabled = false, enabled = false, password_stdin = false, no_reply_via = false, no_new_status = false,
+       no_reply_status = false, no_ticket_labels = false, no_labels = false;
 };
 
 void AddOptions(CLI::App* command, MailboxOptions& options);

@@ -1,32 +1,18 @@
 #include "libs/net/resolver.h"
 
-#include <ares.h>
 #include <arpa/inet.h>
-#include <fcntl.h>
 #include <netdb.h>
-#include <poll.h>
-#include <unistd.h>
 
-#include <algorithm>
-#include <array>
 #include <atomic>
 #include <cstring>
-#include <deque>
-#include <map>
-#include <mutex>
 #include <optional>
-#include <thread>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "libs/net/cares_channel.h"
 #include "libs/net/stream.h"
 
 namespace poststelle::net {
 namespace {
-
-constexpr int kTryMs = 1500;
-constexpr int kTries = 2;
-constexpr timeval kLongestWait{5, 0};
 
 struct Query {
   explicit Query(const asio::any_io_executor& executor) : ended(executor) {}
@@ -67,106 +53,22 @@ std::optional<asio::ip::address> ParseLiteral(const std::string& host) {
   return std::nullopt;
 }
 
-// The channel belongs to the thread; everybody else puts queries into the queue and wakes it through a pipe.
-struct Channel {
-  Channel() {
-    ares_library_init(ARES_LIB_INIT_ALL);
-    if (pipe2(wake.data(), O_CLOEXEC | O_NONBLOCK) != 0) std::abort();
-    ares_options options{};
-    options.timeout = kTryMs;
-    options.tries = kTries;
-    options.sock_state_cb = OnSocket;
-    options.sock_state_cb_data = this;
-    const int given = ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB;
-    ready = ares_init_options(&channel, &options, given) == ARES_SUCCESS;
-    thread = std::thread([this] { Loop(); });
+// Begins the query on the channel's thread.
+void Begin(const std::shared_ptr<Query>& query, ares_channel channel) {
+  auto* owned = new std::shared_ptr<Query>(query);  // OnAddresses takes it back
+  if (channel == nullptr) {
+    OnAddresses(owned, ARES_ENOTINITIALIZED, 0, nullptr);
+    return;
   }
-  ~Channel() {
-    stopped = true;
-    Wake();
-    thread.join();
-    if (ready) ares_destroy(channel);  // ends what is pending
-    close(wake[0]);
-    close(wake[1]);
-    ares_library_cleanup();
-  }
-  void Ask(std::shared_ptr<Query> query) {
-    {
-      std::lock_guard lock(mutex);
-      queue.push_back(std::move(query));
-    }
-    Wake();
-  }
-  void Wake() const {
-    // A full pipe has a byte in it already, which is all a wake-up needs.
-    [[maybe_unused]] const ssize_t n = write(wake[1], "x", 1);
-  }
-  // c-ares tells which of its sockets wait for what; called on the thread.
-  static void OnSocket(void* self, ares_socket_t socket, int readable, int writable) {
-    std::map<ares_socket_t, short>& sockets = static_cast<Channel*>(self)->sockets;
-    if (readable == 0 && writable == 0) {
-      sockets.erase(socket);
-    } else {
-      sockets[socket] = static_cast<short>((readable != 0 ? POLLIN : 0) | (writable != 0 ? POLLOUT : 0));
-    }
-  }
-  // poll(), because select() knows no descriptor above 1023 and a fetcher with many sessions has more.
-  void Loop() {
-    std::vector<pollfd> watched;
-    while (!stopped) {
-      Begin();
-      watched.assign(1, {wake[0], POLLIN, 0});
-      for (const auto& [socket, events] : sockets) watched.push_back({socket, events, 0});
-      timeval longest = kLongestWait;
-      timeval space{};
-      const timeval* wait = ready ? ares_timeout(channel, &longest, &space) : &longest;
-      const auto wait_ms = static_cast<int>(wait->tv_sec * 1000 + (wait->tv_usec + 999) / 1000);
-      if (poll(watched.data(), watched.size(), wait_ms) < 0) continue;
-      if (watched[0].revents != 0) {
-        char drained[64];
-        [[maybe_unused]] const ssize_t n = read(wake[0], drained, sizeof drained);
-      }
-      if (!ready) continue;
-      for (size_t i = 1; i < watched.size(); ++i) {
-        const short got = watched[i].revents;
-        if (got == 0) continue;
-        ares_process_fd(channel, (got & ~POLLOUT) != 0 ? watched[i].fd : ARES_SOCKET_BAD,
-                        (got & POLLOUT) != 0 ? watched[i].fd : ARES_SOCKET_BAD);
-      }
-      ares_process_fd(channel, ARES_SOCKET_BAD, ARES_SOCKET_BAD);  // what has run out of time
-    }
-  }
-  void Begin() {
-    std::deque<std::shared_ptr<Query>> fresh;
-    {
-      std::lock_guard lock(mutex);
-      fresh.swap(queue);
-    }
-    for (const std::shared_ptr<Query>& query : fresh) {
-      auto* owned = new std::shared_ptr<Query>(query);  // OnAddresses takes it back
-      if (!ready) {
-        OnAddresses(owned, ARES_ENOTINITIALIZED, 0, nullptr);
-        continue;
-      }
-      ares_addrinfo_hints hints{};
-      hints.ai_family = AF_UNSPEC;
-      ares_getaddrinfo(channel, query->host.c_str(), nullptr, &hints, OnAddresses, owned);
-    }
-  }
-
-  ares_channel channel = nullptr;
-  bool ready = false;
-  std::map<ares_socket_t, short> sockets;  // what each of the channel's sockets is polled for; the thread's
-  std::array<int, 2> wake{};
-  std::mutex mutex;
-  std::deque<std::shared_ptr<Query>> queue;
-  std::atomic<bool> stopped{false};
-  std::thread thread;
-};
+  ares_addrinfo_hints hints{};
+  hints.ai_family = AF_UNSPEC;
+  ares_getaddrinfo(channel, query->host.c_str(), nullptr, &hints, OnAddresses, owned);
+}
 
 class CaresResolver : public Resolver {
  public:
-  explicit CaresResolver(asio::any_io_executor executor) : executor_(std::move(executor)) {}
+  CaresResolver(asio::any_io_executor executor, const std::string& name_servers)
+      : executor_(std::move(executor)), channel_(name_servers) {}
 
   async::Task<absl::StatusOr<std::vector<asio::ip::address>>> Resolve(std::string host,
                                                                       absl::Duration timeout) override {
@@ -175,7 +77,7 @@ class CaresResolver : public Resolver {
     }
     auto query = std::make_shared<Query>(executor_);
     query->host = host;
-    channel_.Ask(query);
+    channel_.Ask([query](ares_channel channel) { Begin(query, channel); });
     const absl::Time deadline = absl::Now() + timeout;
     while (!query->done) {
       const absl::Status waited = co_await query->ended.Wait(deadline - absl::Now());
@@ -194,13 +96,24 @@ class CaresResolver : public Resolver {
 
  private:
   const asio::any_io_executor executor_;
-  Channel channel_;
+  CaresChannel channel_;
 };
 
 }  // namespace
 
-std::unique_ptr<Resolver> MakeResolver(asio::any_io_executor executor) {
-  return std::make_unique<CaresResolver>(std::move(executor));
+std::unique_ptr<Resolver> MakeResolver(asio::any_io_executor executor, const std::string& name_servers) {
+  return std::make_unique<CaresResolver>(std::move(executor), name_servers);
+}
+
+absl::Status CheckNameServer(const std::string& name_server) {
+  ares_channel channel = nullptr;
+  if (ares_init(&channel) != ARES_SUCCESS) return absl::InternalError("c-ares can't be set up");
+  const bool good = !name_server.empty() && ares_set_servers_ports_csv(channel, name_server.c_str()) == ARES_SUCCESS;
+  ares_destroy(channel);
+  return good ? absl::OkStatus()
+              : absl::InvalidArgumentError(absl::StrCat("\"", name_server,
+                                                        "\" is no name server: give its IP address, "
+                                                        "and a port where it is not 53"));
 }
 
 }  // namespace poststelle::net

@@ -22,6 +22,10 @@ class Resolver {
 
 // The real one, c-ares on a thread of its own: asks /etc/hosts first, then the configured name servers. An IP address
 // is no name; nobody is asked for it, however it is spelled (also 127.1, 0x7f000001 and the like).
-std::unique_ptr<Resolver> MakeResolver(asio::any_io_executor executor);
+// `name_servers`: ADDRESS[:PORT], separated by commas, to be asked instead of the configured ones.
+std::unique_ptr<Resolver> MakeResolver(asio::any_io_executor executor, const std::string& name_servers = "");
+
+// Says what is wrong with one entry of `name_servers`.
+absl::Status CheckNameServer(const std::string& name_server);
 
 }  // namespace poststelle::net

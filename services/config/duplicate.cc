@@ -4,6 +4,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "services/config/provider_table.h"
 
 namespace poststelle::config {
 namespace {
@@ -29,11 +30,20 @@ std::string OtherHost(const std::string& host, bool sends) {
   return absl::StartsWithIgnoreCase(host, from) ? (sends ? "smtp." : "imap.") + host.substr(from.size()) : host;
 }
 
-v1::Connection OtherConnection(const v1::Connection& connection, bool sends) {
+v1::Connection OtherConnection(const v1::Mailbox& source, bool sends) {
+  const v1::Connection& connection = source.connection();
   v1::Connection out = connection;
   out.set_protocol(sends ? v1::Connection::PROTOCOL_SMTP : v1::Connection::PROTOCOL_IMAP);
   out.set_host(OtherHost(connection.host(), sends));
   out.set_port(0);
+  const ProviderEntry* provider = ProviderTable::Get().ByServer(connection.host(), source.address());
+  if (provider == nullptr) return out;
+  const std::vector<v1::Connection> usual =
+      ConnectionsOf(*provider, sends ? Direction::kOutbound : Direction::kInbound);
+  if (usual.empty()) return out;
+  out.set_host(usual[0].host());
+  out.set_port(usual[0].port());
+  out.set_encryption(usual[0].encryption());
   return out;
 }
 
@@ -52,7 +62,7 @@ v1::Mailbox DuplicateOf(const v1::Mailbox& source, const Request& request, std::
     out.set_direction(inbound ? v1::Mailbox::DIRECTION_OUTBOUND : v1::Mailbox::DIRECTION_INBOUND);
     out.set_counterpart(source.name());
     out.clear_import_options();
-    *out.mutable_connection() = OtherConnection(source.connection(), inbound);
+    *out.mutable_connection() = OtherConnection(source, inbound);
   } else if (request.kind() != Request::KIND_COPY) {
     violations.push_back({"kind", "must be KIND_COPY or KIND_COUNTERPART"});
   }

@@ -11,6 +11,9 @@
 #include "services/config/mailbox_merge.h"
 #include "services/config/mailbox_selection.h"
 #include "services/config/mailbox_validator.h"
+#include "services/config/provider_table.h"
+#include "services/config/suggest.h"
+#include "services/config/warnings.h"
 
 namespace poststelle::config {
 namespace {
@@ -56,6 +59,12 @@ void ClearOutput(v1::Mailbox& mailbox) {
   if (mailbox.has_password_authentication()) mailbox.mutable_password_authentication()->set_password_set(false);
 }
 
+// A mailbox as it is answered.
+void Answer(v1::Mailbox mailbox, v1::Mailbox& out) {
+  out = std::move(mailbox);
+  AddWarnings(out);
+}
+
 Commit CommitOf(bool validate_only) { return validate_only ? Commit::kDryRun : Commit::kYes; }
 
 }  // namespace
@@ -99,6 +108,12 @@ grpc::ServerUnaryReactor* MailboxService::DuplicateMailbox(grpc::CallbackServerC
                                                            const v1::DuplicateMailboxRequest* request,
                                                            v1::DuplicateMailboxResponse* response) {
   return rpc::Unary(context, gate_, *request, Duplicate(*request, *response));
+}
+
+grpc::ServerUnaryReactor* MailboxService::SuggestSettings(grpc::CallbackServerContext* context,
+                                                          const v1::SuggestSettingsRequest* request,
+                                                          v1::SuggestSettingsResponse* response) {
+  return rpc::Unary(context, gate_, *request, Suggest(lookup_, *request, *response));
 }
 
 absl::StatusOr<StoredMailbox> MailboxService::Seal(v1::Mailbox mailbox) const {
@@ -154,7 +169,7 @@ async::Task<grpc::Status> MailboxService::Create(const v1::CreateMailboxRequest&
   absl::StatusOr<v1::Mailbox> created =
       co_await store_.Create(*std::move(sealed), *std::move(mark), CommitOf(request.validate_only()));
   if (!created.ok()) co_return rpc::FromAbsl(created.status());
-  *response.mutable_mailbox() = *std::move(created);
+  Answer(*std::move(created), *response.mutable_mailbox());
   co_return grpc::Status::OK;
 }
 
@@ -163,7 +178,7 @@ async::Task<grpc::Status> MailboxService::Get(const v1::GetMailboxRequest& reque
   if (id.empty()) co_return BadName("name");
   absl::StatusOr<StoredMailbox> found = co_await store_.Get(id);
   if (!found.ok()) co_return rpc::FromAbsl(found.status());
-  *response.mutable_mailbox() = std::move(found->mailbox);
+  Answer(std::move(found->mailbox), *response.mutable_mailbox());
   co_return grpc::Status::OK;
 }
 
@@ -181,6 +196,7 @@ async::Task<grpc::Status> MailboxService::List(const v1::ListMailboxesRequest& r
   if (!found.ok()) co_return rpc::FromAbsl(found.status());
   PageBudget budget;
   for (v1::Mailbox& mailbox : *found) {
+    AddWarnings(mailbox);
     if (response.mailboxes_size() == *size || !budget.Take(mailbox.ByteSizeLong())) {
       const v1::Mailbox& last = response.mailboxes(response.mailboxes_size() - 1);
       response.set_next_page_token(rpc::MakePageToken(epoch_, arguments, PositionOf(last, selection)));
@@ -231,7 +247,7 @@ async::Task<grpc::Status> MailboxService::Update(const v1::UpdateMailboxRequest&
   absl::StatusOr<v1::Mailbox> updated =
       co_await store_.Update(*std::move(sealed), etag, CommitOf(request.validate_only()));
   if (!updated.ok()) co_return rpc::FromAbsl(updated.status());
-  *response.mutable_mailbox() = *std::move(updated);
+  Answer(*std::move(updated), *response.mutable_mailbox());
   co_return grpc::Status::OK;
 }
 
@@ -254,7 +270,8 @@ async::Task<grpc::Status> MailboxService::Duplicate(const v1::DuplicateMailboxRe
   ClearOutput(mailbox);
   mailbox.set_name(Prefixed(request.mailbox_id().empty() ? "m" + RandomId() : request.mailbox_id()));
   std::string sealed_password;
-  const bool may_go_along = !source->sealed_password.empty() && !SendsPasswordElsewhere(source->mailbox, mailbox);
+  const bool may_go_along = !source->sealed_password.empty() &&
+                            !SendsPasswordElsewhere(source->mailbox, mailbox, Elsewhere::kAnotherProvider);
   if (violations.empty() && mailbox.password_authentication().password().empty() && may_go_along) {
     absl::StatusOr<std::string> sealed = Reseal(*source, mailbox);
     // A secret that can't be read is no reason not to copy the rest.
@@ -273,7 +290,7 @@ async::Task<grpc::Status> MailboxService::Duplicate(const v1::DuplicateMailboxRe
   absl::StatusOr<v1::Mailbox> created =
       co_await store_.Create(*std::move(sealed), *std::move(mark), CommitOf(request.validate_only()), counterpart_of);
   if (!created.ok()) co_return rpc::FromAbsl(created.status());
-  *response.mutable_mailbox() = *std::move(created);
+  Answer(*std::move(created), *response.mutable_mailbox());
   co_return grpc::Status::OK;
 }
 

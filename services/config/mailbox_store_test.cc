@@ -73,7 +73,8 @@ class StoreTest : public ::testing::Test {
         : vault(*secrets::Vault::OpenOrCreate((test.directory_ / "key").string())),
           gate(test.runtime_.executor(), *access),
           hub(test.runtime_.executor(), store, epoch),
-          service(gate, store, hub, *vault, epoch, absl::Minutes(1), draining) {
+          lookup(test.runtime_.executor(), nullptr, absl::Seconds(1)),
+          service(gate, store, hub, *vault, epoch, absl::Minutes(1), draining, lookup) {
       gate.Open();
       store.OnCommit([this] { hub.Nudge(); });
       hub.Start();
@@ -92,6 +93,7 @@ class StoreTest : public ::testing::Test {
     const std::unique_ptr<rpc::Access> access = rpc::Access::Unguarded();
     rpc::Gate gate;
     ChangeHub hub;
+    FetcherClient lookup;  // of no fetcher
     MailboxService service;
     std::unique_ptr<grpc::Server> server;
     std::unique_ptr<v1::MailboxService::Stub> stub;

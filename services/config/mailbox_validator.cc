@@ -11,6 +11,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "services/config/provider_table.h"
 
 namespace poststelle::config {
 namespace {
@@ -84,11 +85,9 @@ class Validator {
     if (!inbound_ && mailbox_.direction() != v1::Mailbox::DIRECTION_OUTBOUND) {
       Wrong("direction", "must be DIRECTION_INBOUND or DIRECTION_OUTBOUND");
     }
-    const std::string& address = mailbox_.address();
-    const size_t at = address.rfind('@');
-    const bool shaped = at != std::string::npos && at > 0 && at + 1 < address.size() && address.size() <= 254 &&
-                        address.find_first_of(" <>,\"") == std::string::npos && !HasControl(address);
-    if (!shaped) Wrong("address", "must be a mail address like support@example.org, at most 254 bytes");
+    if (!IsAddress(mailbox_.address())) {
+      Wrong("address", "must be a mail address like support@example.org, at most 254 bytes");
+    }
   }
 
   void Connection() {
@@ -269,12 +268,21 @@ std::vector<rpc::Violation> CompleteAndValidate(v1::Mailbox& mailbox, absl::Dura
   return validator.Run();
 }
 
-bool SendsPasswordElsewhere(const v1::Mailbox& before, const v1::Mailbox& after) {
+bool IsAddress(const std::string& address) {
+  const size_t at = address.rfind('@');
+  return at != std::string::npos && at > 0 && at + 1 < address.size() && address.size() <= 254 &&
+         address.find_first_of(" <>,\"") == std::string::npos && !HasControl(address);
+}
+
+bool SendsPasswordElsewhere(const v1::Mailbox& before, const v1::Mailbox& after, Elsewhere counts) {
   const v1::Connection& old = before.connection();
   const v1::Connection& now = after.connection();
+  const bool same_place =
+      absl::EqualsIgnoreCase(old.host(), now.host()) ||
+      (counts == Elsewhere::kAnotherProvider && ProviderTable::Get().SameProvider(old.host(), now.host()));
   // The values of Encryption rise with the protection.
-  return !absl::EqualsIgnoreCase(old.host(), now.host()) || now.encryption() < old.encryption() ||
-         old.ca_certificates_pem() != now.ca_certificates_pem() || old.pinned_key_sha256() != now.pinned_key_sha256();
+  return !same_place || now.encryption() < old.encryption() || old.ca_certificates_pem() != now.ca_certificates_pem() ||
+         old.pinned_key_sha256() != now.pinned_key_sha256();
 }
 
 std::string NameKey(const std::string& display_name) {

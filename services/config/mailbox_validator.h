@@ -23,7 +23,13 @@ int32_t UsualPort(const v1::Connection& connection);
 // Whether a password that was given for `before` would go to somebody it was not given for with `after`: another host,
 // less protection on the way, or another authority that vouches for the server. Whoever may change a mailbox must not
 // come by its password that way. Another port of the same host, or more protection, is no reason to ask again.
-bool SendsPasswordElsewhere(const v1::Mailbox& before, const v1::Mailbox& after);
+// `counts`: what is another place. Servers of one provider in the table are one place for kAnotherProvider.
+enum class Elsewhere { kAnotherHost, kAnotherProvider };
+bool SendsPasswordElsewhere(const v1::Mailbox& before, const v1::Mailbox& after,
+                            Elsewhere counts = Elsewhere::kAnotherHost);
+
+// Whether this has the shape of a mail address, and at most 254 bytes.
+bool IsAddress(const std::string& address);
 
 // The form in which display names are compared: case-folded, NFC.
 std::string NameKey(const std::string& display_name);

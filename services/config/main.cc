@@ -3,6 +3,7 @@
 
 #include "libs/base/status_macros.h"
 #include "libs/observe/log.h"
+#include "libs/rpc/client.h"
 #include "libs/rpc/options.h"
 #include "libs/rpc/server.h"
 #include "libs/secrets/vault.h"
@@ -10,6 +11,7 @@
 #include "services/config/catalogue_services.h"
 #include "services/config/catalogue_store.h"
 #include "services/config/credential_service.h"
+#include "services/config/fetcher_client.h"
 #include "services/config/key_rotation.h"
 #include "services/config/keys_command.h"
 #include "services/config/mailbox_service.h"
@@ -58,6 +60,9 @@ int Fail(const std::string& option, const absl::Status& status) {
 int Main(int argc, char** argv) {
   std::string database_url = "sqlite:config.db";
   std::string key_file = "config.key";
+  std::string fetcher_token_file;
+  std::string fetcher_address;
+  absl::Duration lookup_timeout = absl::Seconds(2);  // a person waits
   absl::Duration min_interval = absl::Minutes(1);
   int64_t history = 10'000;
 
@@ -66,6 +71,15 @@ int Main(int argc, char** argv) {
   options.common().listen = "127.0.0.1:7071";
   options.Text("--database", database_url, "Where the mailboxes live: sqlite:PATH or postgresql://USER@HOST/NAME");
   options.Text("--key-file", key_file, "File with the keys that seal passwords; made at the first start");
+  options.Text(
+      "--fetcher-address", fetcher_address,
+      "Address of a fetcher, which asks the network what this service must not; without one, settings that are "
+      "not in the table of providers are guessed");
+  options.Text("--fetcher-token-file", fetcher_token_file,
+               "File with the token that this service shows to the fetcher: one of the role service");
+  options.Duration("--lookup-timeout", lookup_timeout,
+                   "How long the fetcher may take to look up a domain's mail servers; after that they are guessed",
+                   absl::Milliseconds(1));
   options.Duration("--min-fetch-interval", min_interval, "Shortest fetch interval that is accepted");
   options.Number("--watch-history", history, "Changes that are kept for watchers that come back", 1, 10'000'000);
   if (std::optional<int> exit_code = options.Parse(argc, argv)) return *exit_code;
@@ -86,7 +100,10 @@ int Main(int argc, char** argv) {
   std::string epoch;  // empty until the database is prepared
   ChangeHub hub(executor, store, epoch);
   store.OnCommit([&hub] { hub.Nudge(); });
-  MailboxService mailboxes(gate, store, hub, **vault, epoch, min_interval, frame.draining());
+  FetcherClient fetcher(executor,
+                        fetcher_address.empty() ? nullptr : rpc::MakeChannel(fetcher_address, fetcher_token_file),
+                        lookup_timeout);
+  MailboxService mailboxes(gate, store, hub, **vault, epoch, min_interval, frame.draining(), fetcher);
   CatalogueStore statuses(**database, TicketStatuses(), store);
   CatalogueStore labels(**database, Labels(), store);
   TicketStatusService status_service(gate, statuses, epoch);

@@ -20,6 +20,7 @@
 #include "services/fetcher/message_service.h"
 #include "services/fetcher/options.h"
 #include "services/fetcher/prepare.h"
+#include "services/fetcher/probe_service.h"
 #include "services/fetcher/quarantine_service.h"
 #include "services/fetcher/ticket_feed_service.h"
 #include "services/fetcher/worker.h"
@@ -69,7 +70,8 @@ int Main(int argc, char** argv) {
   MailboxCatalog catalog;
   std::shared_ptr<grpc::Channel> channel = rpc::MakeChannel(options.config_address, options.config_token_file);
   std::unique_ptr<CredentialSource> credentials = MakeConfigCredentials(executor, channel);
-  std::shared_ptr<net::Resolver> names = net::MakeResolver(executor);
+  std::shared_ptr<net::Resolver> names = net::MakeResolver(executor, options.name_servers);
+  std::unique_ptr<net::DnsRecords> records = net::MakeDnsRecords(executor, options.name_servers);
   std::unique_ptr<net::Dialer> to_mail_servers = net::MakeTcpDialer(names, options.egress);
   std::unique_ptr<net::Dialer> to_redis = net::MakeTcpDialer(names, net::EgressPolicy::Unrestricted());
   parsing::ParserPool parser(executor, options.parser);
@@ -112,8 +114,9 @@ int Main(int argc, char** argv) {
   MessageService message_service(gate, fetch, queries, catalog);
   FetchService fetch_service(gate, catalog, board, feed_info);
   QuarantineService quarantine_service(gate, queries, feed_info);
-  for (grpc::Service* service :
-       std::initializer_list<grpc::Service*>{&feed_service, &message_service, &fetch_service, &quarantine_service}) {
+  ProbeService probe_service(gate, *records);
+  for (grpc::Service* service : std::initializer_list<grpc::Service*>{&feed_service, &message_service, &fetch_service,
+                                                                      &quarantine_service, &probe_service}) {
     frame.Add(*service);
   }
 

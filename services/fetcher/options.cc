@@ -2,6 +2,8 @@
 
 #include <iostream>
 
+#include "libs/net/resolver.h"
+
 namespace poststelle::fetcher {
 
 std::optional<int> ParseOptions(int argc, char** argv, Options& options) {
@@ -34,6 +36,11 @@ std::optional<int> ParseOptions(int argc, char** argv, Options& options) {
       [&options](const std::string& network) { return options.egress.Allow(network); });
   flags.List("--egress-deny", "Networks in which no mail server may be; wins over --egress-allow",
              [&options](const std::string& network) { return options.egress.Deny(network); });
+  flags.List("--name-servers", "Name servers to ask instead of the system's: ADDRESS[:PORT]",
+             [&options](const std::string& server) {
+               options.name_servers += (options.name_servers.empty() ? "" : ",") + server;
+               return net::CheckNameServer(server);
+             });
   flags.Duration("--lease", options.worker.lease, "How long a claimed mailbox is held unrenewed");
   flags.Duration("--subscription-lease", options.subscriptions.lease,
                  "How long a silent subscriber's share of the feed is kept for it");

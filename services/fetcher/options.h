@@ -26,6 +26,7 @@ struct Options {
   absl::Duration command_timeout = absl::Seconds(60);
   parsing::ParserPool::Options parser;
   net::EgressPolicy egress;  // for mail servers
+  std::string name_servers;  // as in net::MakeResolver
   lease::ConnectionLimitOptions connections;
   WorkerOptions worker;
   Subscriptions::Options subscriptions;

@@ -17,6 +17,7 @@ import tempfile
 import threading
 
 from imap_server import FolderServer
+from name_server import NameServer
 from servers import wait_until
 from stack import Stack, fetch_service_pb2, fetch_service_pb2_grpc, mailbox_service_pb2, mailbox_service_pb2_grpc
 
@@ -35,40 +36,6 @@ def enter_a_world_of_our_own(folder):
             f.write(text)
         os.chmod(ours, 0o644)
         subprocess.run(["mount", "--bind", ours, os.path.realpath(path)], check=True)
-
-
-class NameServer:
-    """Answers from `names`; whatever is not there has no address."""
-
-    def __init__(self, names):
-        self.names, self.lookups = names, {}
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind((NAME_SERVER, 53))
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self):
-        while True:
-            query, client = self.socket.recvfrom(4096)
-            labels, at = [], 12
-            while query[at]:
-                labels.append(query[at + 1:at + 1 + query[at]].decode("latin-1"))
-                at += 1 + query[at]
-            kind = struct.unpack(">H", query[at + 1:at + 3])[0]
-            addresses = self._answer(".".join(labels).lower(), kind)
-            records = b"".join(b"\xc0\x0c" + struct.pack(">HHIH", kind, 1, 0, len(a)) + a for a in addresses or ())
-            code = 0x8180 if addresses is not None else 0x8183
-            self.socket.sendto(query[:2] + struct.pack(">HHHHH", code, 1, len(addresses or ()), 0, 0) + query[12:at + 5] + records,
-                               client)
-
-    def _answer(self, name, kind):
-        """None if there is no such name. A lookup is two queries, for IPv4 (type 1) and for IPv6 (28)."""
-        if name not in self.names:
-            return None
-        answers = self.names[name]
-        nth = self.lookups.get((name, kind), 0)
-        self.lookups[name, kind] = nth + 1
-        addresses = [ipaddress.ip_address(a).packed for a in answers[min(nth, len(answers) - 1)]]
-        return [a for a in addresses if len(a) == (4 if kind == 1 else 16)]
 
 
 class Sniffer:
@@ -125,7 +92,7 @@ def main():
     changing = {name for name, answers in names.items() if len(answers) > 1}
     with tempfile.TemporaryDirectory(prefix="poststelle-egress-") as folder:
         enter_a_world_of_our_own(folder)
-        NameServer(names)
+        NameServer(names, address=(NAME_SERVER, 53))
         server = EverywhereServer({})
         sniffer = Sniffer(server.port)
         with Stack(mail=False, egress_allow=wanted["egress_allow"]) as stack:

@@ -14,7 +14,7 @@ import threading
 import shutil
 import urllib.request
 
-from servers import Authority, Dovecot, Postgres, Process, Redis, wait_until
+from servers import Authority, Dovecot, Postgres, Process, Redis, free_port, wait_until
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 BUILD = os.environ.get("POSTSTELLE_BUILD", os.path.join(ROOT, "build", "release"))
@@ -185,10 +185,11 @@ class Feed:
 
 class Stack:
     def __init__(self, folder=None, mail=True, fetcher_program="poststelle-fetcher", fetcher_arguments=(), lease="2s",
-                 database="sqlite", accounts=ACCOUNTS, any_password=None, egress_allow=LOOPBACK, loopback=True):
+                 database="sqlite", accounts=ACCOUNTS, any_password=None, egress_allow=LOOPBACK, loopback=True,
+                 config_arguments=()):
         """`database`: "sqlite" or "postgres". `accounts`: those of the mail server, with their passwords; with `any_password`
         it is one that bears many sessions. `egress_allow`: where mail servers may be that are not public; None leaves it at the
-        default. `loopback`: callers that bring no token are admins."""
+        default. `loopback`: callers that bring no token are admins. `config_arguments`: further ones of config."""
         self.accounts = accounts
         self.own_folder = folder is None
         self.others = []
@@ -206,15 +207,17 @@ class Stack:
             self.authority = Authority(self.mail_folder)
             self.dovecot = Dovecot(self.mail_folder, self.authority, accounts, any_password)
         self.identities = Identities(self.folder)
+        fetcher_port = free_port()  # config and fetcher name each other's address
         self.config = Service("config", "poststelle-config", self.folder,
                               ["--database", urls["config"], "--key-file", f"{self.folder}/config.key",
-                               "--min-fetch-interval", "100ms", *self.identities.arguments(loopback)])
+                               "--min-fetch-interval", "100ms", "--fetcher-address", f"127.0.0.1:{fetcher_port}", "--fetcher-token-file",
+                               self.identities.token_file("service"), *self.identities.arguments(loopback), *config_arguments])
         self.config.start()
         self.fetcher = Service("fetcher", fetcher_program, self.folder,
                                ["--database", urls["fetcher"], "--redis", self.redis.url, "--config-address",
                                 self.config.address, "--config-token-file", self.identities.token_file("service"), "--lease",
                                 lease, *(["--egress-allow", egress_allow] if egress_allow else []),
-                                *self.identities.arguments(loopback), *fetcher_arguments])
+                                *self.identities.arguments(loopback), *fetcher_arguments], port=fetcher_port)
 
     def start(self, **kwargs):
         self.fetcher.start(**kwargs)
