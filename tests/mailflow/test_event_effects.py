@@ -63,15 +63,17 @@ def effects(event):
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
 def test_events_carry_status_labels_and_who_answers(database):
     with Stack(database=database).start() as stack:
+        stack.cli("mailbox", "create", "--outbound", "--id", "answers", "--name", "Answers", "--address", "answers@example.org",
+                  "--host", "smtp.example.org", password="x")
         box = stack.create_mailbox(extra=["--disabled"])
         # Of what was there before the newest comes first: here the question, although it lies behind its answer.
         stack.dovecot.deliver(SUPPORT, mail("Re: Old", "x", message_id="old2@x", headers="In-Reply-To: <old@x>\r\n"))
         stack.dovecot.deliver(SUPPORT, mail("Old", "x", message_id="old@x"))
         set_options(stack, box, new_ticket_status="ticketStatuses/new", reply_ticket_status="ticketStatuses/open",
-                    ticket_labels=["labels/vip", "labels/web"], reply_via="mailboxes/answers")
+                    ticket_labels=["labels/order", "labels/return"], reply_via="mailboxes/answers")
         feed = Feed(stack.fetcher.address)
         wait_until(lambda: len(feed.events) == 2, 60, "what was in the folder")
-        new = (OPENED, "ticketStatuses/new", ["labels/vip", "labels/web"], "mailboxes/answers")
+        new = (OPENED, "ticketStatuses/new", ["labels/order", "labels/return"], "mailboxes/answers")
         quiet = (REPLY, "", [], "mailboxes/answers")
         # Historical mail opens tickets as any other, and never fires C6.
         assert all(e.message.historical for e in feed.events)
@@ -107,7 +109,7 @@ def test_events_carry_status_labels_and_who_answers(database):
         # A replay tells the same, on another process and under other options.
         published = {e.name: e for e in feed.events}
         assert replay(stack) == published
-        set_options(stack, box, new_ticket_status="ticketStatuses/other", reply_ticket_status="", ticket_labels=[], reply_via="")
+        set_options(stack, box, new_ticket_status="ticketStatuses/closed", reply_ticket_status="", ticket_labels=[], reply_via="")
         other = stack.another_fetcher("other")
         other.start()
         wait_until(other.health, what="the other fetcher to be ready")
@@ -123,25 +125,25 @@ def test_events_carry_status_labels_and_who_answers(database):
         stack.dovecot.deliver(SUPPORT, mail("Re: Question", "x", message_id="r2@x", headers="In-Reply-To: <q@x>\r\n"))
         wait_until(lambda: len(replay(stack)) == 9, 60, "two more")
         by = {e.message.message_id: e for e in replay(stack).values()}
-        assert effects(by["n@x"]) == (OPENED, "ticketStatuses/other", [], "")
+        assert effects(by["n@x"]) == (OPENED, "ticketStatuses/closed", [], "")
         assert effects(by["r2@x"]) == (REPLY, "", [], "")
 
 
 def test_the_command_line_tells_them():
     with Stack().start() as stack:
         box = stack.create_mailbox(extra=["--disabled"])
-        set_options(stack, box, new_ticket_status="ticketStatuses/new", ticket_labels=["labels/vip"], reply_via="mailboxes/answers")
+        set_options(stack, box, new_ticket_status="ticketStatuses/new", ticket_labels=["labels/order"], reply_via="mailboxes/answers")
         stack.idle(box)
         stack.dovecot.deliver(SUPPORT, mail("Question", "x", message_id="q@x"))
         line = stack.cli("ticket", "watch", "--from-beginning", "--count", "1").stdout.decode()
         assert line.startswith("opened  tickets/")
-        assert line.rstrip().endswith("[status ticketStatuses/new; labels labels/vip; via mailboxes/answers]")
+        assert line.rstrip().endswith("[status ticketStatuses/new; labels labels/order; via mailboxes/answers]")
         stack.dovecot.deliver(SUPPORT, mail("Automatic reply: Question", "x", message_id="oof@x", headers=OUT_OF_OFFICE))
         line = stack.cli("ticket", "watch", "--count", "1").stdout.decode()
         assert line.startswith("reply   tickets/") and line.rstrip().endswith("[via mailboxes/answers; automatic reply]")
         stack.dovecot.deliver(SUPPORT, mail("failed", BOUNCE, "MAILER-DAEMON@example.org", "b@x", content_type=REPORT))
         event = json.loads(stack.cli("-o", "json", "ticket", "watch", "--count", "1").stdout)
-        assert event["status"] == "ticketStatuses/new" and event["labels"] == ["labels/vip"]
+        assert event["status"] == "ticketStatuses/new" and event["labels"] == ["labels/order"]
         told = stack.cli("message", "get", event["message"]["name"]).stdout.decode()
         assert "bounce (Content-Type: multipart/report" in told
         assert "customer@example.org failed 5.2.2 552 5.2.2 mailbox full" in told and "q@x" in told
