@@ -131,6 +131,8 @@ def test_events_carry_status_labels_and_who_answers(database):
 
 def test_the_command_line_tells_them():
     with Stack().start() as stack:
+        stack.cli("mailbox", "create", "--outbound", "--id", "answers", "--name", "Answers", "--address", "answers@example.org",
+                  "--host", "smtp.example.org", password="x")
         box = stack.create_mailbox(extra=["--disabled"])
         set_options(stack, box, new_ticket_status="ticketStatuses/new", ticket_labels=["labels/order"], reply_via="mailboxes/answers")
         stack.idle(box)
