@@ -97,7 +97,8 @@ def use_everywhere(stack, password, config, parrot, outputs):
         assert reason(refused(config.update, good_id, password=wrong)) == "INVALID_FIELDS"
     request = mailbox_service_pb2
     misplaced = mailbox("A\n" + password, "", host=password)
-    misplaced.address = misplaced.password_authentication.login_name = misplaced.import_options.folder = password + "\n"
+    misplaced.address = misplaced.password_authentication.login_name = password + "\n"
+    misplaced.import_options.folders.append(password + "\n")
     misplaced.connection.ca_certificates_pem = password
     stub = config.mailboxes
     for call, message in (

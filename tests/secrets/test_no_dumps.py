@@ -55,6 +55,7 @@ def test_the_same_user_can_neither_attach_nor_read_nor_find_a_core(name, tmp_pat
                              "--config-token-file", "token"]}[name]
     shutil.copy(os.path.join(os.path.dirname(__file__), "attach.py"), folder)
     done = subprocess.run([sys.executable, os.path.join(folder, "attach.py"), str(NOBODY), program, "--listen", "127.0.0.1:0",
+                           "--allow-unauthenticated-loopback",
                            *arguments], cwd=home, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr.decode()
     seen = json.loads(done.stdout)
