@@ -22,34 +22,23 @@ bool Limit(int resource, rlim_t value) {
 }
 
 // sysinfo: qsort asks once how much memory there is. sigaltstack, rt_sig…: abort(), and the sanitizers.
-constexpr int kAllowed[] = {SCMP_SYS(read),
-                            SCMP_SYS(write),
-                            SCMP_SYS(readv),
-                            SCMP_SYS(writev),
-                            SCMP_SYS(close),
-                            SCMP_SYS(fstat),
-                            SCMP_SYS(lseek),
-                            SCMP_SYS(munmap),
-                            SCMP_SYS(mremap),
-                            SCMP_SYS(madvise),
-                            SCMP_SYS(brk),
-                            SCMP_SYS(futex),
-                            SCMP_SYS(exit),
-                            SCMP_SYS(exit_group),
-                            SCMP_SYS(rt_sigreturn),
-                            SCMP_SYS(rt_sigprocmask),
-                            SCMP_SYS(rt_sigaction),
-                            SCMP_SYS(sigaltstack),
-                            SCMP_SYS(clock_gettime),
-                            SCMP_SYS(gettimeofday),
-                            SCMP_SYS(getrandom),
-                            SCMP_SYS(sched_yield),
-                            SCMP_SYS(restart_syscall),
-                            SCMP_SYS(alarm),
-                            SCMP_SYS(setitimer),
-                            SCMP_SYS(getpid),
-                            SCMP_SYS(gettid),
-                            SCMP_SYS(sysinfo)};
+constexpr int kAllowed[] = {
+    SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(readv), SCMP_SYS(writev), SCMP_SYS(close), SCMP_SYS(fstat),
+    SCMP_SYS(lseek), SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(madvise), SCMP_SYS(brk), SCMP_SYS(futex),
+    SCMP_SYS(exit), SCMP_SYS(exit_group), SCMP_SYS(rt_sigreturn), SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigaction),
+    SCMP_SYS(sigaltstack), SCMP_SYS(clock_gettime), SCMP_SYS(gettimeofday), SCMP_SYS(getrandom), SCMP_SYS(sched_yield),
+    SCMP_SYS(restart_syscall), SCMP_SYS(alarm), SCMP_SYS(setitimer), SCMP_SYS(getpid), SCMP_SYS(gettid),
+#ifdef POSTSTELLE_SANITIZED
+    // How UBSan finds out whether the memory behind a pointer to an object can be read.
+    SCMP_SYS(pipe), SCMP_SYS(pipe2),
+#endif
+    SCMP_SYS(sysinfo)};
+
+#ifdef POSTSTELLE_SANITIZED
+constexpr rlim_t kDescriptors = 16;
+#else
+constexpr rlim_t kDescriptors = 3;  // input, output, errors
+#endif
 
 [[maybe_unused]] std::string Filter() {  // not called under the thread sanitizer
   const std::unique_ptr<void, decltype(&seccomp_release)> filter(seccomp_init(SCMP_ACT_KILL_PROCESS), &seccomp_release);
@@ -77,7 +66,7 @@ constexpr int kAllowed[] = {SCMP_SYS(read),
 std::string EnterSandbox(const SandboxOptions& options) {
   if (!Limit(RLIMIT_CORE, 0)) return Errno("RLIMIT_CORE");
   if (!Limit(RLIMIT_FSIZE, 0)) return Errno("RLIMIT_FSIZE");
-  if (!Limit(RLIMIT_NOFILE, 3)) return Errno("RLIMIT_NOFILE");
+  if (!Limit(RLIMIT_NOFILE, kDescriptors)) return Errno("RLIMIT_NOFILE");
   if (prctl(PR_SET_DUMPABLE, 0) != 0) return Errno("PR_SET_DUMPABLE");
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return Errno("PR_SET_NO_NEW_PRIVS");
 #ifndef POSTSTELLE_SANITIZED
