@@ -283,6 +283,16 @@ void AwaitRegistrations(const Workers& workers, int times, absl::Duration limit)
   }
 }
 
+// Until the schedule holds `members` again; a worker that heard of the wipe only when others had filled it has nothing
+// to do.
+void AwaitMembers(const testing::RedisServer& redis, int64_t members, absl::Duration limit) {
+  const absl::Time end = absl::Now() + limit;
+  while (Scheduled(redis) < members) {
+    if (absl::Now() > end) Die("the schedule was not filled in time");
+    absl::SleepFor(absl::Milliseconds(5));
+  }
+}
+
 void Print(const char* name, const Figures& f) {
   std::printf(R"("%s": {"claims": %llu, "p50_ms": %zu, "p99_ms": %zu, "max_ms": %zu, "broken": %llu}, )", name,
               static_cast<unsigned long long>(f.late.total()), f.late.PercentileMs(0.5), f.late.PercentileMs(0.99),
@@ -349,7 +359,7 @@ int Main(int argc, char** argv) {
   if (o.refill) {
     const absl::Time wiped = absl::Now();
     redis.Cli("flushall");
-    AwaitRegistrations(workers, 2, absl::Minutes(5));
+    AwaitMembers(redis, scheduled, absl::Minutes(5));
     const double refill = absl::ToDoubleSeconds(absl::Now() - wiped);
     absl::SleepFor(std::min(o.measured, o.interval));
     Print("after_refill", TakeAll(workers));
