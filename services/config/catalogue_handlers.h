@@ -2,6 +2,7 @@
 #pragma once
 
 #include <google/protobuf/util/field_mask_util.h>
+#include <google/protobuf/util/time_util.h>
 
 #include <string>
 #include <vector>
@@ -171,10 +172,8 @@ class CatalogueHandlers {
     out.set_german_name(entry.german);
     out.set_english_name(entry.english);
     out.set_color(entry.color);
-    out.mutable_create_time()->set_seconds(entry.create_time / 1'000'000);
-    out.mutable_create_time()->set_nanos(static_cast<int32_t>(entry.create_time % 1'000'000 * 1000));
-    out.mutable_update_time()->set_seconds(entry.update_time / 1'000'000);
-    out.mutable_update_time()->set_nanos(static_cast<int32_t>(entry.update_time % 1'000'000 * 1000));
+    *out.mutable_create_time() = google::protobuf::util::TimeUtil::MicrosecondsToTimestamp(entry.create_time);
+    *out.mutable_update_time() = google::protobuf::util::TimeUtil::MicrosecondsToTimestamp(entry.update_time);
     out.set_etag(entry.etag);
     return out;
   }

@@ -1,5 +1,7 @@
 #include "services/config/catalogue_store.h"
 
+#include <google/protobuf/util/time_util.h>
+
 #include <map>
 
 #include "absl/strings/str_cat.h"
@@ -15,6 +17,7 @@
 namespace poststelle::config {
 namespace {
 
+using google::protobuf::util::TimeUtil;
 using Params = std::vector<sql::Value>;
 
 constexpr const char* kPalette[] = {"#1e88e5", "#43a047", "#fb8c00", "#8e24aa", "#e53935", "#00897b",
@@ -26,14 +29,10 @@ std::string Serialised(const CatalogueEntry& entry) {
   out.set_german_name(entry.german);
   out.set_english_name(entry.english);
   out.set_color(entry.color);
-  out.mutable_create_time()->set_seconds(entry.create_time / 1'000'000);
-  out.mutable_create_time()->set_nanos(static_cast<int32_t>(entry.create_time % 1'000'000 * 1000));
-  out.mutable_update_time()->set_seconds(entry.update_time / 1'000'000);
-  out.mutable_update_time()->set_nanos(static_cast<int32_t>(entry.update_time % 1'000'000 * 1000));
+  *out.mutable_create_time() = TimeUtil::MicrosecondsToTimestamp(entry.create_time);
+  *out.mutable_update_time() = TimeUtil::MicrosecondsToTimestamp(entry.update_time);
   return out.SerializeAsString();
 }
-
-int64_t Micros(const google::protobuf::Timestamp& time) { return time.seconds() * 1'000'000 + time.nanos() / 1000; }
 
 // A row of: entry_id, definition, etag.
 absl::StatusOr<CatalogueEntry> ToEntry(const sql::Row& row) {
@@ -44,8 +43,8 @@ absl::StatusOr<CatalogueEntry> ToEntry(const sql::Row& row) {
   out.german = stored.german_name();
   out.english = stored.english_name();
   out.color = stored.color();
-  out.create_time = Micros(stored.create_time());
-  out.update_time = Micros(stored.update_time());
+  out.create_time = TimeUtil::TimestampToMicroseconds(stored.create_time());
+  out.update_time = TimeUtil::TimestampToMicroseconds(stored.update_time());
   out.etag = row.Text(2);
   return out;
 }

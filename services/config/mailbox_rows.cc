@@ -1,5 +1,7 @@
 #include "services/config/mailbox_rows.h"
 
+#include <google/protobuf/util/time_util.h>
+
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
@@ -15,17 +17,10 @@
 namespace poststelle::config {
 namespace {
 
+using google::protobuf::util::TimeUtil;
 using Params = std::vector<sql::Value>;
 
 constexpr int64_t kIndexedAtOnce = 500;
-
-void SetNow(google::protobuf::Timestamp* out) {
-  const int64_t micros = absl::ToUnixMicros(absl::Now());
-  out->set_seconds(micros / 1'000'000);
-  out->set_nanos(static_cast<int32_t>(micros % 1'000'000 * 1000));
-}
-
-int64_t Micros(const google::protobuf::Timestamp& time) { return time.seconds() * 1'000'000 + time.nanos() / 1000; }
 
 async::Task<absl::Status> LogChange(sql::Transaction& tx, const std::string& id, int64_t history) {
   // Never behind the log: a program of before the counter, run for a while in between, leaves the counter alone.
@@ -63,7 +58,8 @@ async::Task<absl::Status> WriteDerived(sql::Transaction& tx, const v1::Mailbox& 
       {"UPDATE mailbox SET direction = $2, enabled = $3, address_key = $4, search_text = $5, "
        "create_time = $6, update_time = $7 WHERE mailbox_id = $1",
        {id, int64_t{mailbox.direction()}, int64_t{mailbox.enabled()}, NameKey(mailbox.address()), SearchText(mailbox),
-        Micros(mailbox.create_time()), Micros(mailbox.update_time())}});
+        TimeUtil::TimestampToMicroseconds(mailbox.create_time()),
+        TimeUtil::TimestampToMicroseconds(mailbox.update_time())}});
   statements.push_back({"DELETE FROM mailbox_label WHERE mailbox_id = $1", {id}});
   statements.push_back({"DELETE FROM mailbox_reference WHERE mailbox_id = $1", {id}});
   std::vector<Params> labels, references;
@@ -119,7 +115,7 @@ async::Task<absl::StatusOr<std::optional<StoredMailbox>>> ReadMailbox(sql::Trans
 async::Task<absl::Status> WriteMailbox(sql::Transaction& tx, StoredMailbox& stored, int64_t history) {
   v1::Mailbox& mailbox = stored.mailbox;
   PS_CO_RETURN_IF_ERROR(co_await CheckKeyNotRetired(tx, stored.sealed_password));
-  SetNow(mailbox.mutable_update_time());
+  *mailbox.mutable_update_time() = TimeUtil::MicrosecondsToTimestamp(absl::ToUnixMicros(absl::Now()));
   if (!mailbox.has_create_time()) *mailbox.mutable_create_time() = mailbox.update_time();
   mailbox.set_etag(absl::StrCat("\"", RandomId(), "\""));
   mailbox.clear_warnings();

@@ -1,6 +1,7 @@
 #include "services/config/mailbox_store.h"
 
 #include <google/protobuf/util/message_differencer.h>
+#include <google/protobuf/util/time_util.h>
 
 #include <charconv>
 
@@ -14,6 +15,7 @@
 namespace poststelle::config {
 namespace {
 
+using google::protobuf::util::TimeUtil;
 using Params = std::vector<sql::Value>;
 using Order = MailboxSelection::Order;
 
@@ -148,8 +150,6 @@ ListStatement Select(const MailboxSelection& selection, const std::string& after
   return out;
 }
 
-int64_t Micros(const google::protobuf::Timestamp& time) { return time.seconds() * 1'000'000 + time.nanos() / 1000; }
-
 }  // namespace
 
 std::string PositionOf(const v1::Mailbox& mailbox, const MailboxSelection& selection) {
@@ -158,9 +158,9 @@ std::string PositionOf(const v1::Mailbox& mailbox, const MailboxSelection& selec
     case Order::kAddress:
       return NameKey(mailbox.address()) + tail;
     case Order::kCreateTime:
-      return absl::StrCat(Micros(mailbox.create_time()), tail);
+      return absl::StrCat(TimeUtil::TimestampToMicroseconds(mailbox.create_time()), tail);
     case Order::kUpdateTime:
-      return absl::StrCat(Micros(mailbox.update_time()), tail);
+      return absl::StrCat(TimeUtil::TimestampToMicroseconds(mailbox.update_time()), tail);
     case Order::kDisplayName:
       break;
   }
