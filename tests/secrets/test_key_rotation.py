@@ -15,6 +15,7 @@ from stack import Service, Stack, binary
 from keys import Config, command, keys, reason, usage
 
 BOXES = 450
+UNTOUCHED = "box-0250-untouched"  # nobody else locks rows and then waits for this one
 NOBODY = 65534
 
 
@@ -77,8 +78,7 @@ def kill_in_the_middle(stack, old):
     child = None
     if stack.postgres:
         # Its third batch meets a locked row and waits.
-        middle = stack.postgres.query("config", "SELECT mailbox_id FROM mailbox ORDER BY mailbox_id OFFSET 250 LIMIT 1")[0]
-        with stack.postgres.holding("config", f"SELECT 1 FROM mailbox WHERE mailbox_id = '{middle}' FOR UPDATE"):
+        with stack.postgres.holding("config", f"SELECT 1 FROM mailbox WHERE mailbox_id = '{UNTOUCHED}' FOR UPDATE"):
             child = subprocess.Popen(command(stack, "rotate"), stdout=subprocess.DEVNULL)
             done = "SELECT count(*) FROM mailbox WHERE position('{}'::bytea in sealed_password) <> 2"
             wait_until(lambda: int(stack.postgres.query("config", done.format(old))[0]) >= 200, what="two batches")
@@ -105,6 +105,7 @@ def test_rotation_beside_processes_that_serve(database):
         passwords = {f"box-{n:04d}": f"first-{n}" for n in range(BOXES)}
         for n, (box, password) in enumerate(passwords.items()):
             configs[n % len(configs)].create(box, password, request_id=f"request-{n}" if n < 5 else "")
+        configs[0].create(UNTOUCHED, "untouched")
         first = next(iter(usage(stack)))
         traffic = Traffic(configs, passwords)
         outcomes = []
@@ -134,7 +135,7 @@ def test_rotation_beside_processes_that_serve(database):
         print(f"{database}: {traffic.calls} calls beside 3 rotations, killed at (exit code, passwords by key): {outcomes}; {len(traffic.errors)} errors")
         assert traffic.errors == []
         state = usage(stack)
-        assert len(state) == 1 and next(iter(state.values()))[0] == len(traffic.passwords), state
+        assert len(state) == 1 and next(iter(state.values()))[0] == len(traffic.passwords) + 1, state
         # Not only what was kept in memory: the file that is left opens everything.
         assert stack.config.stop() == 0
         stack.config.start()
