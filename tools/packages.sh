@@ -47,7 +47,7 @@ install_section() {  # SECTION [apt option …]
   fi
   if [ "$rc" != 0 ]; then
     echo "Can't install: $missing" >&2
-    [ "$1" = servers ] && echo "Another mail server may stand in the way; nothing of it was removed. Remove it, or use another machine." >&2
+    [[ "$1" = servers || "$1" = mail-test ]] && echo "Another mail server may stand in the way; nothing of it was removed. Remove it, or use another machine." >&2
     exit 1
   fi
 }
@@ -57,6 +57,10 @@ install_packages() {
   install_section servers --no-remove
   if [ "${1:-}" = test ]; then
     install_section test
+    # Without an answer Debian's Postfix would make itself the system's mail server.
+    dpkg-query -W -f='${Status}' postfix 2>/dev/null | grep -q 'ok installed' ||
+      echo 'postfix postfix/main_mailer_type select No configuration' | as_root debconf-set-selections
+    install_section mail-test --no-remove
   fi
   return 0
 }

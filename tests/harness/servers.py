@@ -1,4 +1,4 @@
-"""Private servers for the demo and the tests: Redis, Dovecot and PostgreSQL, on free ports of 127.0.0.1, in a folder of their own.
+"""Private servers for the demo and the tests: Redis, Dovecot, Postfix and PostgreSQL, on free ports of 127.0.0.1, in a folder of their own.
 
 Never the system's service manager, never the system's configuration. Everything that is started dies with this process.
 """
@@ -369,6 +369,7 @@ class Dovecot:
         self.uid, self.gid = entry.pw_uid, entry.pw_gid
         os.makedirs(os.path.join(self.folder, "mail"))
         self.accounts = accounts
+        self.auth_socket = os.path.join(self.folder, "run", "smtp-auth")
         certificate, key = authority.issue("dovecot")
         with open(os.path.join(self.folder, "passwd"), "w") as passwd:
             for name, password in accounts.items():
@@ -441,6 +442,12 @@ service anvil {{
   }}
 }}
 {passdb}
+# For a mail server that asks here who may sign in.
+service auth {{
+  unix_listener {self.auth_socket} {{
+    mode = 0666
+  }}
+}}
 userdb {{
   driver = static
   args = uid={self.uid} gid={self.gid} home={self.folder}/mail/%u
@@ -517,6 +524,112 @@ service imap-login {{
         self.start()
 
     def stop(self):
+        try:
+            self.process.stop()
+        except subprocess.TimeoutExpired:
+            pass
+
+
+class Postfix:
+    """Submission with STARTTLS and with TLS, for the accounts of a Dovecot, into whose Maildirs it delivers.
+
+    Only root can run Postfix's master. `settings` are lines of main.cf, above everything else.
+    """
+
+    BINARIES = "/usr/lib/postfix/sbin"
+
+    def __init__(self, folder, authority, dovecot, settings=(), host="localhost"):
+        if os.geteuid() != 0:
+            raise RuntimeError("Postfix runs as root only: its master insists on it")
+        self.folder = os.path.join(folder, "postfix")
+        self.log_folder = folder
+        self.ports = {"submission": free_port(), "submissions": free_port()}
+        certificate, key = authority.issue("postfix", host=host)
+        owner = pwd.getpwnam("postfix")
+        for name in ("etc", "queue/pid", "data"):
+            os.makedirs(os.path.join(self.folder, name))
+        queues = ("active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved", "trace",
+                  "maildrop", "public")
+        for name in ["data"] + [f"queue/{queue}" for queue in queues]:
+            path = os.path.join(self.folder, name)
+            os.makedirs(path, exist_ok=True)
+            os.chown(path, owner.pw_uid, owner.pw_gid)
+        make_reachable(self.folder)
+        make_reachable(dovecot.folder)
+        # A recipient beside these is refused.
+        with open(os.path.join(self.folder, "mailboxes"), "w") as mailboxes:
+            mailboxes.writelines(f"{account} {account}/\n" for account in dovecot.accounts)
+        domains = " ".join(sorted({account.rpartition("@")[2] for account in dovecot.accounts}))
+        self.log_path = os.path.join(self.folder, "log")
+        main = f"""
+compatibility_level = 3.6
+queue_directory = {self.folder}/queue
+data_directory = {self.folder}/data
+daemon_directory = {self.BINARIES}
+command_directory = /usr/sbin
+mail_owner = postfix
+setgid_group = postdrop
+maillog_file = {self.log_path}
+maillog_file_prefixes = {self.folder}
+myhostname = mx.localhost
+mydestination =
+inet_interfaces = 127.0.0.1
+inet_protocols = ipv4
+alias_maps =
+local_transport = error:no local mail
+default_transport = error:no mail to other servers
+relay_transport = error:no mail to other servers
+virtual_mailbox_domains = {domains}
+virtual_mailbox_base = {dovecot.folder}/mail
+virtual_mailbox_maps = texthash:{self.folder}/mailboxes
+virtual_minimum_uid = 1
+virtual_uid_maps = static:{dovecot.uid}
+virtual_gid_maps = static:{dovecot.gid}
+smtpd_tls_cert_file = {certificate}
+smtpd_tls_key_file = {key}
+smtpd_tls_security_level = may
+smtpd_tls_auth_only = yes
+smtpd_sasl_auth_enable = yes
+smtpd_sasl_type = dovecot
+smtpd_sasl_path = {dovecot.auth_socket}
+smtpd_relay_restrictions = permit_sasl_authenticated, reject
+smtpd_peername_lookup = no
+# A mistake in one test must not slow down the next.
+smtpd_error_sleep_time = 0
+smtpd_client_connection_count_limit = 0
+smtputf8_enable = yes
+"""
+        main += "".join(f"{line}\n" for line in settings)
+        services = [f"127.0.0.1:{self.ports['submission']} inet n - n - - smtpd",
+                    f"127.0.0.1:{self.ports['submissions']} inet n - n - - smtpd -o smtpd_tls_wrappermode=yes",
+                    "cleanup unix n - n - 0 cleanup", "qmgr unix n - n 300 1 qmgr", "tlsmgr unix - - n 1000? 1 tlsmgr",
+                    "rewrite unix - - n - - trivial-rewrite", "bounce unix - - n - 0 bounce", "defer unix - - n - 0 bounce",
+                    "trace unix - - n - 0 bounce", "proxymap unix - - n - - proxymap", "error unix - - n - - error",
+                    "retry unix - - n - - error", "virtual unix - n n - - virtual", "anvil unix - - n - 1 anvil",
+                    "postlog unix-dgram n - n - 1 postlogd"]
+        for name, text in (("main.cf", main), ("master.cf", "\n".join(services) + "\n")):
+            with open(os.path.join(self.folder, "etc", name), "w") as out:
+                out.write(text)
+        self.start()
+
+    def start(self):
+        self.process = Process("postfix", [os.path.join(self.BINARIES, "master"), "-c", os.path.join(self.folder, "etc"), "-d"],
+                               self.log_folder)
+        def answers():
+            if not self.process.running():
+                raise RuntimeError(f"Postfix did not start:\n{self.process.log()}\n{self.log()}")
+            return all(port_answers(port) for port in self.ports.values())
+        wait_until(answers, what="Postfix")
+
+    def log(self):
+        try:
+            with open(self.log_path, errors="replace") as log:
+                return log.read()
+        except FileNotFoundError:
+            return ""
+
+    def stop(self):
+        """Its children notice and end too."""
         try:
             self.process.stop()
         except subprocess.TimeoutExpired:
