@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -28,6 +29,9 @@ struct Timeouts {
   static Timeouts All(absl::Duration each) { return {each, each}; }
 };
 
+// What a connection comes through, in this order; with STARTTLS the greeting is before TLS.
+enum class ConnectStep { kTls, kGreeting, kSignIn };
+
 struct ConnectOptions {
   Encryption encryption = Encryption::kTls;
   net::TlsOptions tls;
@@ -42,6 +46,9 @@ struct ConnectOptions {
   // Where to remember what the server can do; null: nowhere. It outlives the call.
   KnownServers* known_servers = nullptr;
   std::string server;  // its name there
+  // Told each step as it begins, and the stream while it lives: for a dialog that shows how far it came. May be empty.
+  // Called by the coroutine that connects.
+  std::function<void(ConnectStep, const net::Stream&)> on_step;
 };
 
 struct FolderState {
@@ -90,6 +97,8 @@ class Client {
   // Signs in on `stream`: TLS first or STARTTLS as the options say.
   static async::Task<absl::StatusOr<std::unique_ptr<Client>>> Connect(std::unique_ptr<net::Stream> stream,
                                                                       ConnectOptions options);
+  // What the server said it can do, upper case; after the sign-in, if it told it then.
+  const std::set<std::string>& capabilities() const { return session_.capabilities(); }
   // Opens a folder read-only (EXAMINE). kFolderMissing if there is none.
   async::Task<absl::StatusOr<FolderState>> Examine(std::string folder);
   // Flags, size, receive time of every message in the range, in the server's order; what it sends unasked comes as
@@ -114,7 +123,8 @@ class Client {
 
  private:
   Client(std::unique_ptr<net::Stream> stream, const ConnectOptions& options);
-  async::Task<absl::Status> Handshake(const net::TlsOptions& tls, Encryption encryption);
+  async::Task<absl::Status> Handshake(const ConnectOptions& options);
+  void Tell(const ConnectOptions& options, ConnectStep step);
   void RememberServer(const ConnectOptions& options, const absl::Status& connected);
   std::function<absl::Status(Response&)> CollectFolder();
   async::Task<absl::Status> Flush();
@@ -126,6 +136,7 @@ class Client {
   std::unique_ptr<net::Stream> stream_;
   const Timeouts timeouts_;
   Session session_;
+  std::optional<ConnectStep> told_;
   std::string examined_early_;  // the folder that was opened with the sign-in and that nobody has asked for yet
   FolderState folder_;
   std::vector<char> buffer_;

@@ -49,6 +49,8 @@ class Session : private ResponseHandler {
   // The driver has switched the stream to TLS; with implicit TLS it does so before anything else.
   void TlsStarted();
   Phase phase() const { return phase_; }
+  // What the server told last, upper case.
+  const std::set<std::string>& capabilities() const { return capabilities_; }
   // True if the sign-in was written before the greeting had come.
   bool early() const { return early_; }
   // What the server told under TLS before the sign-in; empty: nothing, or there was no TLS.

@@ -23,6 +23,8 @@ class TcpStream : public Stream {
   asio::awaitable<absl::Status> Write(std::string_view bytes, absl::Duration timeout) override;
   asio::awaitable<absl::Status> StartTls(const TlsOptions& options, absl::Duration timeout) override;
   bool is_tls() const override { return ssl_ != nullptr; }
+  std::optional<TlsPeer> tls_peer() const override;
+  std::string remote_address() const override;
   void Wake() override;
   void Close() override;
 
