@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "libs/base/ids.h"
 #include "libs/base/status_macros.h"
+#include "libs/blob/unpack_base64.h"
 #include "libs/sql/insert.h"
 
 namespace poststelle::blob {
@@ -15,10 +16,15 @@ namespace {
 
 constexpr int kPlain = 0;
 constexpr int kZstd = 1;
+constexpr int kUnpackedZstd = 2;  // base64 decoded (unpack_base64.h), then zstd
 constexpr int kLevel = 1;
 
 absl::Status Damaged(const std::string& sha256) {
   return absl::DataLossError(absl::StrCat("the stored raw message ", Hex(sha256), " is damaged"));
+}
+
+absl::Status NoChunk(const std::string& sha256, int64_t index) {
+  return absl::NotFoundError(absl::StrCat("raw message ", Hex(sha256), " has no chunk ", index));
 }
 
 // Keeps the working memory (half a megabyte) and the room for a chunk from one call to the next: making them anew costs
@@ -44,17 +50,27 @@ EncodedBlob Encode(std::string_view raw) {
   EncodedBlob blob;
   blob.sha256 = Sha256(raw);
   blob.size = static_cast<int64_t>(raw.size());
+  blob.chunk_count = static_cast<int64_t>((raw.size() + kChunkBytes - 1) / kChunkBytes);
   thread_local Compressor compressor;
+  thread_local std::string unpacked;
+  // One codec for all chunks; the second one of a mail tells more about an attachment than the first.
+  const std::string_view sample = raw.substr(raw.size() > kChunkBytes ? kChunkBytes : 0, kChunkBytes);
+  const bool base64 = UnpackBase64(sample, unpacked);
   size_t stored = 0;
   bool usable = true;
   for (size_t at = 0; at < raw.size() && usable; at += kChunkBytes) {
-    blob.chunks.push_back(compressor.Compress(raw.substr(at, kChunkBytes)));
+    std::string_view chunk = raw.substr(at, kChunkBytes);
+    if (base64) {
+      if (raw.size() > kChunkBytes) UnpackBase64(chunk, unpacked, true);
+      chunk = unpacked;
+    }
+    blob.chunks.push_back(compressor.Compress(chunk));
     usable = !blob.chunks.back().empty();
     stored += blob.chunks.back().size();
   }
   // Compression has to save a tenth to be worth the reader's time.
   const bool pays = usable && stored < raw.size() - raw.size() / 10;
-  blob.codec = pays ? kZstd : kPlain;
+  blob.codec = !pays ? kPlain : base64 ? kUnpackedZstd : kZstd;
   if (pays) return blob;
   blob.chunks.clear();
   for (size_t at = 0; at < raw.size(); at += kChunkBytes) blob.chunks.emplace_back(raw.substr(at, kChunkBytes));
@@ -62,14 +78,25 @@ EncodedBlob Encode(std::string_view raw) {
 }
 
 void AppendPut(std::vector<const EncodedBlob*> blobs, std::vector<sql::Statement>& statements) {
-  static const sql::RowInsert kMessage("INSERT INTO raw_message (sha256, size, codec, chunks) VALUES", 4,
-                                       "ON CONFLICT DO NOTHING");
+  static const sql::RowInsert kMessage(
+      "INSERT INTO raw_message (sha256, size, codec, chunks, segment, segment_offset, segment_bytes) VALUES", 7,
+      "ON CONFLICT DO NOTHING");
   static const sql::RowInsert kChunk("INSERT INTO raw_chunk (sha256, idx, bytes) VALUES", 3, "ON CONFLICT DO NOTHING");
   std::sort(blobs.begin(), blobs.end(), [](const auto* a, const auto* b) { return a->sha256 < b->sha256; });
   std::vector<std::vector<sql::Value>> messages, chunks;
   for (const EncodedBlob* blob : blobs) {
-    messages.push_back(
-        {sql::Blob{blob->sha256}, blob->size, int64_t{blob->codec}, static_cast<int64_t>(blob->chunks.size())});
+    std::vector<sql::Value>& message = messages.emplace_back();
+    message.reserve(7);
+    message.emplace_back(sql::Blob{blob->sha256});
+    message.emplace_back(blob->size);
+    message.emplace_back(int64_t{blob->codec});
+    message.emplace_back(blob->chunk_count);
+    message.resize(7);  // NULL
+    if (blob->place) {
+      message[4] = blob->place->segment;
+      message[5] = blob->place->offset;
+      message[6] = blob->place->bytes;
+    }
     for (size_t i = 0; i < blob->chunks.size(); ++i) {
       std::vector<sql::Value>& row = chunks.emplace_back();  // an initializer list would copy the bytes twice
       row.reserve(3);
@@ -92,33 +119,54 @@ async::Task<absl::StatusOr<BlobInfo>> Stat(sql::Transaction& tx, const std::stri
   std::vector<sql::Value> key{sql::Blob{sha256}};
   PS_CO_ASSIGN_OR_RETURN(
       sql::Result found,
-      co_await tx.Execute("SELECT size, codec, chunks FROM raw_message WHERE sha256 = $1", std::move(key)));
+      co_await tx.Execute("SELECT size, codec, chunks, segment, segment_offset, segment_bytes FROM raw_message WHERE "
+                          "sha256 = $1",
+                          std::move(key)));
   if (found.rows.empty()) co_return absl::NotFoundError(absl::StrCat("no raw message ", Hex(sha256), " is stored"));
+  const sql::Row& row = found.rows[0];
   BlobInfo info;
-  info.size = found.rows[0].Int(0);
-  info.codec = static_cast<int>(found.rows[0].Int(1));
-  info.chunks = found.rows[0].Int(2);
+  info.size = row.Int(0);
+  info.codec = static_cast<int>(row.Int(1));
+  info.chunks = row.Int(2);
+  if (!row.IsNull(3)) info.place = Place{row.Text(3), row.Int(4), row.Int(5)};
   co_return info;
 }
 
-async::Task<absl::StatusOr<std::string>> ReadChunk(sql::Transaction& tx, const std::string& sha256, int64_t index) {
+async::Task<absl::StatusOr<std::string>> Store::ReadChunk(sql::Transaction& tx, std::string sha256, int64_t index) {
   PS_CO_ASSIGN_OR_RETURN(BlobInfo info, co_await Stat(tx, sha256));
-  std::vector<sql::Value> key{sql::Blob{sha256}, index};
-  PS_CO_ASSIGN_OR_RETURN(
-      sql::Result found,
-      co_await tx.Execute("SELECT bytes FROM raw_chunk WHERE sha256 = $1 AND idx = $2", std::move(key)));
-  if (found.rows.empty())
-    co_return absl::NotFoundError(absl::StrCat("raw message ", Hex(sha256), " has no chunk ", index));
-  const std::string& stored = found.rows[0].Text(0);
-  if (info.codec == kPlain) co_return stored;
-  std::string out(kChunkBytes, '\0');
-  const size_t size = ZSTD_decompress(out.data(), out.size(), stored.data(), stored.size());
-  if (ZSTD_isError(size)) co_return Damaged(sha256);
-  out.resize(size);
-  co_return out;
+  if (index < 0 || index >= info.chunks) co_return NoChunk(sha256, index);
+  std::string stored;
+  if (info.place) {
+    PS_CO_ASSIGN_OR_RETURN(stored, ReadPlaced(*info.place, index));
+  } else {
+    std::vector<sql::Value> key{sql::Blob{sha256}, index};
+    PS_CO_ASSIGN_OR_RETURN(
+        sql::Result found,
+        co_await tx.Execute("SELECT bytes FROM raw_chunk WHERE sha256 = $1 AND idx = $2", std::move(key)));
+    if (found.rows.empty()) co_return NoChunk(sha256, index);
+    stored = found.rows[0].Text(0);
+  }
+  if (info.codec != kPlain) {
+    // A chunk with little base64 in it is a bit longer in its unpacked form.
+    std::string out(kChunkBytes + kMaxUnpackedGrowth, '\0');
+    const size_t size = ZSTD_decompress(out.data(), out.size(), stored.data(), stored.size());
+    if (ZSTD_isError(size)) co_return Damaged(sha256);
+    out.resize(size);
+    stored = std::move(out);
+  }
+  if (info.codec == kUnpackedZstd) {
+    std::string text;
+    if (!RepackBase64(stored, kChunkBytes, text)) co_return Damaged(sha256);
+    stored = std::move(text);
+  } else if (info.codec != kPlain && info.codec != kZstd) {
+    co_return absl::UnimplementedError(
+        absl::StrCat("raw message ", Hex(sha256), " was stored by a newer version, in the form ", info.codec));
+  }
+  if (info.chunks == 1 && Sha256(stored) != sha256) co_return Damaged(sha256);
+  co_return stored;
 }
 
-async::Task<absl::StatusOr<std::string>> ReadAll(sql::Transaction& tx, const std::string& sha256) {
+async::Task<absl::StatusOr<std::string>> Store::ReadAll(sql::Transaction& tx, std::string sha256) {
   PS_CO_ASSIGN_OR_RETURN(BlobInfo info, co_await Stat(tx, sha256));
   std::string raw;
   for (int64_t i = 0; i < info.chunks; ++i) {
@@ -128,5 +176,23 @@ async::Task<absl::StatusOr<std::string>> ReadAll(sql::Transaction& tx, const std
   if (Sha256(raw) != sha256) co_return Damaged(sha256);
   co_return raw;
 }
+
+namespace {
+
+class RowStore : public Store {
+ public:
+  async::Task<absl::Status> Save(std::vector<EncodedBlob*>) override { co_return absl::OkStatus(); }
+  async::Task<absl::StatusOr<int64_t>> Reclaim(sql::Database&) override { co_return int64_t{0}; }
+
+ private:
+  absl::StatusOr<std::string> ReadPlaced(const Place& place, int64_t) override {
+    return absl::UnavailableError(absl::StrCat("the raw message lies in the file ", place.segment,
+                                               " beside another database, which is not within reach here"));
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Store> MakeRowStore() { return std::make_unique<RowStore>(); }
 
 }  // namespace poststelle::blob

@@ -180,6 +180,7 @@ async::Task<absl::Status> Client::Flush() {
 }
 
 async::Task<absl::Status> Client::ReadOnce(std::string_view what) {
+  stream_->Expect(session_.expected());
   absl::StatusOr<size_t> got = co_await stream_->ReadSome(buffer_.data(), buffer_.size(), timeouts_.command);
   if (!got.ok()) {
     if (net::GetNetError(got.status()) == net::NetError::kTimeout) {

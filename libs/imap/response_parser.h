@@ -65,6 +65,8 @@ class ResponseParser {
   ResponseParser(ResponseHandler& handler, uint64_t max_body) : handler_(handler), max_body_(max_body) {}
   absl::Status Feed(std::string_view bytes);
   // True where a server may end the connection: between two responses.
+  // Bytes of a literal that are still to come.
+  uint64_t literal_left() const { return literal_left_; }
   bool at_boundary() const { return line_.empty() && literal_left_ == 0; }
 
  private:

@@ -48,6 +48,8 @@ class Session : private ResponseHandler {
   std::string TakeOutput();
   // The driver has switched the stream to TLS; with implicit TLS it does so before anything else.
   void TlsStarted();
+  // Bytes of a literal that are still to come.
+  uint64_t expected() const { return parser_.literal_left(); }
   Phase phase() const { return phase_; }
   // What the server told last, upper case.
   const std::set<std::string>& capabilities() const { return capabilities_; }

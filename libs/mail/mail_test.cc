@@ -136,7 +136,8 @@ TEST_F(MailTest, BothWaysOfDecodingBase64Agree) {
     for (const char* end : {"\r\n", "\n"}) {
       std::string lines;
       const std::string encoded = absl::Base64Escape(bytes.substr(0, size));
-      for (size_t at = 0; at < encoded.size(); at += 76) lines += encoded.substr(at, 76) + end;
+      const size_t letters = size % 3 == 0 ? 76 : 60;
+      for (size_t at = 0; at < encoded.size(); at += letters) lines += encoded.substr(at, letters) + end;
       const std::string head =
           std::string("Content-Type: application/x") + end + "Content-Transfer-Encoding: base64" + end + end;
       std::string ours;
@@ -147,6 +148,17 @@ TEST_F(MailTest, BothWaysOfDecodingBase64Agree) {
       const std::string mended = ParseMail(head + "!" + lines).attachments(0).sha256();
       EXPECT_EQ(regular, Hex(Sha256(bytes.substr(0, size)))) << size;
       EXPECT_EQ(mended, regular) << size;
+      // And in the middle of a line among others.
+      if (size < 3000) continue;
+      std::string spoiled = lines;
+      spoiled.insert(1000, "!");
+      EXPECT_FALSE(DecodeRegularBase64(spoiled, ours));
+      EXPECT_EQ(ours, bytes.substr(0, size));
+      std::string uneven = lines;
+      uneven.insert(1000, end);
+      ours.clear();
+      ASSERT_TRUE(DecodeRegularBase64(uneven, ours));
+      EXPECT_EQ(ours, bytes.substr(0, size));
     }
   }
 }

@@ -309,6 +309,39 @@ TEST_F(NetTest, AWokenReadEndsWithNothingAndTheNextOneGoesOn) {
   EXPECT_EQ(*out, "hello");
 }
 
+// Takes more than is sent for certain before each read.
+Task<void> ReadExpecting(Dialer& dialer, uint16_t port, size_t sent, std::optional<absl::Status>& out) {
+  auto stream = co_await dialer.Dial("127.0.0.1", port, absl::Seconds(5));
+  std::string buffer(64 << 10, '\0');
+  while (sent > 0) {
+    (*stream)->Expect(sent + (1 << 20));
+    auto got = co_await (*stream)->ReadSome(buffer.data(), buffer.size(), absl::Minutes(1));
+    out = got.status();
+    if (!got.ok() || *got == 0 || *got > sent) co_return;
+    sent -= *got;
+  }
+  // Nothing is expected any more: one byte is enough, and there is a deadline again.
+  absl::Status written = co_await (*stream)->Write("x", absl::Seconds(5));
+  auto last = co_await (*stream)->ReadSome(buffer.data(), buffer.size(), absl::Minutes(1));
+  if (!written.ok() || last.value_or(0) != 1) co_return;
+  (*stream)->Expect(1 << 20);
+  out = (co_await (*stream)->ReadSome(buffer.data(), buffer.size(), absl::Milliseconds(300))).status();
+}
+
+// What does not come although it was expected neither hides what is there nor outlasts the deadline.
+TEST_F(NetTest, WhatIsExpectedIsGatheredAndNotInsistedOn) {
+  constexpr size_t kSent = 300'001;
+  poststelle::testing::ScriptedServer server([](poststelle::testing::ScriptedServer::Connection& c) {
+    c.Write(std::string(kSent, 'a'));
+    c.WaitForBytes();
+    c.Write("b");
+    c.WaitForEnd();
+  });
+  std::optional<absl::Status> out;
+  async::RunBlocking(runtime_.executor(), ReadExpecting(*dialer_, server.port(), kSent, out));
+  EXPECT_EQ(GetNetError(*out), NetError::kTimeout) << *out;
+}
+
 TEST_F(NetTest, CancellingEndsAReadAtOnce) {
   SilentServer silent;
   std::optional<absl::Status> out;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <asio/awaitable.hpp>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -61,6 +62,9 @@ class Stream {
   // At least one byte into buffer[0..size); 0 bytes is returned after Wake() only: end of stream is kClosed. A TLS
   // stream that ends without close_notify is kClosed as well and says so.
   virtual asio::awaitable<absl::StatusOr<size_t>> ReadSome(char* buffer, size_t size, absl::Duration timeout) = 0;
+  // So many bytes at least are on their way without anything more being sent, so the next ReadSome may wait a moment
+  // for more than one of them: each time that a stream wakes up costs as much as reading kilobytes. A hint.
+  virtual void Expect(uint64_t) {}
   // All of `bytes`, which must stay alive until it returns.
   virtual asio::awaitable<absl::Status> Write(std::string_view bytes, absl::Duration timeout) = 0;
   // Upgrades to TLS in place (after STARTTLS, or first of all with implicit TLS).

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstring>
 #include <system_error>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -18,6 +19,12 @@ namespace poststelle::net {
 namespace {
 
 constexpr auto kUse = asio::experimental::as_tuple(asio::use_awaitable);
+
+// OpenSSL may have taken so much already that it can't decrypt yet: the beginning of a record.
+constexpr uint64_t kHeldBack = 17 << 10;
+constexpr uint64_t kWorthGathering = 4 << 10;
+constexpr uint64_t kGathered = 48 << 10;  // what a read takes at once, less a record
+constexpr absl::Duration kGatherTime = absl::Milliseconds(200);
 
 }  // namespace
 
@@ -30,6 +37,7 @@ struct TcpStream::Core {
   bool expired = false;
   bool reading = false;  // ReadSome waits for the socket
   bool woken = false;    // by Wake, until ReadSome has said so
+  bool patient = false;  // ReadSome waits for more than a byte: the end of its patience is no failure
 };
 
 TcpStream::TcpStream(asio::ip::tcp::socket socket, std::shared_ptr<TlsContexts> contexts, std::string peer)
@@ -94,6 +102,7 @@ asio::awaitable<absl::Status> TcpStream::Wait(Ready what, absl::Time deadline, a
   auto [error] = co_await core_->socket.async_wait(type, kUse);
   ++core_->armed;
   core_->timer.cancel();
+  if (core_->expired && core_->patient) co_return absl::OkStatus();  // what there is has to do
   if (core_->expired) {
     co_return Fail(NetError::kTimeout, absl::StrCat("no ", Av(doing), " within ", absl::FormatDuration(timeout), "."));
   }
@@ -123,8 +132,16 @@ asio::awaitable<absl::Status> TcpStream::Connect(asio::ip::tcp::endpoint endpoin
   co_return absl::OkStatus();
 }
 
+void TcpStream::SetLowWater(int bytes) {
+  if (bytes == low_water_) return;
+  asio::error_code ignored;  // without it we are woken more often
+  core_->socket.set_option(asio::socket_base::receive_low_watermark(bytes), ignored);
+  low_water_ = bytes;
+}
+
 asio::awaitable<absl::StatusOr<size_t>> TcpStream::ReadSome(char* buffer, size_t size, absl::Duration timeout) {
   const absl::Time deadline = absl::Now() + timeout;
+  uint64_t expected = std::exchange(expected_, 0);
   while (true) {
     if (!core_->socket.is_open()) co_return MakeNetError(NetError::kClosed, "the connection is closed.");
     Ready next = Ready::kRead;
@@ -157,9 +174,16 @@ asio::awaitable<absl::StatusOr<size_t>> TcpStream::ReadSome(char* buffer, size_t
         co_return Fail(NetError::kClosed, absl::StrCat("the connection broke: ", std::strerror(errno), "."));
     }
     if (!core_->woken) {
+      // Not more than what is certain to come in; a slow link may still take long for it, or the server stop.
+      const uint64_t coming = expected > kHeldBack ? expected - kHeldBack : 0;
+      const bool gather = coming > kWorthGathering && next == Ready::kRead;
+      SetLowWater(gather ? static_cast<int>(std::min<uint64_t>(coming, kGathered)) : 1);
+      expected = 0;
       core_->reading = true;
-      absl::Status ready = co_await Wait(next, deadline, timeout, "answer");
-      core_->reading = false;
+      core_->patient = gather;
+      absl::Status ready =
+          co_await Wait(next, gather ? std::min(deadline, absl::Now() + kGatherTime) : deadline, timeout, "answer");
+      core_->patient = core_->reading = false;
       if (!ready.ok()) co_return ready;
     }
     if (core_->woken) {

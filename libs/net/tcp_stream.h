@@ -22,6 +22,7 @@ class TcpStream : public Stream {
   asio::awaitable<absl::StatusOr<size_t>> ReadSome(char* buffer, size_t size, absl::Duration timeout) override;
   asio::awaitable<absl::Status> Write(std::string_view bytes, absl::Duration timeout) override;
   asio::awaitable<absl::Status> StartTls(const TlsOptions& options, absl::Duration timeout) override;
+  void Expect(uint64_t bytes) override { expected_ = bytes; }
   bool is_tls() const override { return ssl_ != nullptr; }
   std::optional<TlsPeer> tls_peer() const override;
   std::string remote_address() const override;
@@ -32,6 +33,8 @@ class TcpStream : public Stream {
   struct Core;
   enum class Ready { kRead, kWrite };
   asio::awaitable<absl::Status> Wait(Ready what, absl::Time deadline, absl::Duration timeout, std::string_view doing);
+  // Lets the kernel gather up to `bytes` before it says that the socket can be read.
+  void SetLowWater(int bytes);
   void Arm(absl::Time deadline);
   absl::Status Fail(NetError error, const std::string& message);
 
@@ -39,6 +42,8 @@ class TcpStream : public Stream {
   std::shared_ptr<TlsContexts> contexts_;
   const std::string peer_;  // host:port, for messages
   SslPtr ssl_;
+  uint64_t expected_ = 0;
+  int low_water_ = 1;  // as the kernel knows it
 };
 
 }  // namespace poststelle::net

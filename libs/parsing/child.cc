@@ -4,6 +4,7 @@
 #include <glib.h>
 #include <iconv.h>
 #include <malloc.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -80,17 +81,26 @@ void WarmUp() {
       .SerializeAsString();
 }
 
+// nullptr if the parent shares none.
+const char* MapShared() {
+  void* const memory = mmap(nullptr, kSharedBytes, PROT_READ, MAP_SHARED, kSharedDescriptor, 0);
+  if (memory == MAP_FAILED) return nullptr;
+  close(kSharedDescriptor);
+  return static_cast<const char*>(memory);
+}
+
 uint64_t Number(int argc, char** argv, int at, uint64_t fallback) {
   return at < argc ? std::strtoull(argv[at], nullptr, 10) : fallback;
 }
 
 }  // namespace
 
-int ServeAsChild(int argc, char** argv, const std::function<std::string(const std::string&)>& answer) {
+int ServeAsChild(int argc, char** argv, const std::function<std::string(std::string_view)>& answer) {
   SandboxOptions options;
   options.memory = Number(argc, argv, 1, options.memory);
   const auto seconds = static_cast<unsigned>(Number(argc, argv, 2, 60));
   WarmUp();
+  const char* const shared = MapShared();
   if (const std::string problem = EnterSandbox(options); !problem.empty()) {
     WriteAll(kNoHello + problem);
     return 3;
@@ -100,10 +110,16 @@ int ServeAsChild(int argc, char** argv, const std::function<std::string(const st
     char header[kFrameHeader];
     if (!ReadAll(header, sizeof header)) return 0;  // the parent is done with us, or gone
     alarm(seconds);                                 // even if nobody is left who would end us
-    std::string raw(FrameSize(header), '\0');
-    if (!ReadAll(raw.data(), raw.size())) return 0;
+    const size_t size = FrameSize(header);
+    std::string piped;
+    std::string_view raw(shared, size);
+    if (shared == nullptr || size > kSharedBytes) {
+      piped.resize(size);
+      if (!ReadAll(piped.data(), size)) return 0;
+      raw = piped;
+    }
     const std::string result = answer(raw);
-    if (!WriteAll(FrameHeader(static_cast<uint32_t>(result.size()))) || !WriteAll(result)) return 0;
+    if (!WriteAll(FrameHeader(static_cast<uint32_t>(result.size())) + result)) return 0;
     alarm(0);
   }
 }

@@ -1,4 +1,5 @@
-// The pipe's language between parent and child: a 4-byte big-endian length, then that many bytes.
+// The language between parent and child: a 4-byte big-endian length, then that many bytes. The bytes of a mail that
+// fits lie in memory that both share, which the child can only read; larger ones and all answers come through the pipe.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +8,11 @@
 namespace poststelle::parsing {
 
 inline constexpr size_t kFrameHeader = 4;
+// Shared memory of a child, and the descriptor under which it finds it. Most mails fit; what was touched stays
+// resident.
+inline constexpr size_t kSharedBytes = 1 << 20;
+inline constexpr int kSharedDescriptor = 3;
+
 // A mail above this is never handed to a child, a result above it never taken.
 inline constexpr uint32_t kMaxFrame = 1u << 31;
 

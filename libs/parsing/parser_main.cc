@@ -8,5 +8,5 @@
 int main(int argc, char** argv) {
   // _exit: nothing is to be tidied up, and what runs at an orderly exit may need what the sandbox forbids.
   _exit(poststelle::parsing::ServeAsChild(
-      argc, argv, [](const std::string& raw) { return poststelle::mail::ParseMail(raw).SerializeAsString(); }));
+      argc, argv, [](std::string_view raw) { return poststelle::mail::ParseMail(raw).SerializeAsString(); }));
 }

@@ -1,6 +1,8 @@
 #include "libs/parsing/parser_pool.h"
 
+#include <fcntl.h>
 #include <spawn.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -54,6 +56,28 @@ Task<bool> WriteAll(asio::posix::stream_descriptor& socket, std::string_view byt
   co_return true;
 }
 
+// A frame with its header, and nothing behind it: in one read where it is small. Grows with what arrives: the announced
+// size is a child's word.
+Task<bool> ReadFrame(asio::posix::stream_descriptor& socket, std::string& out) {
+  constexpr size_t kFirst = 16 << 10;
+  constexpr size_t kStep = 1 << 20;
+  size_t total = kFirst;
+  size_t at = 0;
+  for (out.resize(kFirst); at < total;) {
+    if (co_await Cancelled()) co_return false;
+    if (at == out.size()) out.resize(std::min(total, at + kStep));
+    auto [error, n] = co_await socket.async_read_some(asio::buffer(out.data() + at, out.size() - at), kUse);
+    if (error) co_return false;
+    at += n;
+    if (at < kFrameHeader) continue;
+    const uint32_t size = FrameSize(out.data());
+    if (size > kMaxFrame) co_return false;
+    total = kFrameHeader + size;
+  }
+  out.resize(at);
+  co_return at == total;
+}
+
 // Grows with what arrives: the announced size is a child's word. `out` keeps what came before an end.
 Task<bool> ReadAll(asio::posix::stream_descriptor& socket, size_t size, std::string& out) {
   constexpr size_t kStep = 1 << 20;
@@ -69,6 +93,51 @@ Task<bool> ReadAll(asio::posix::stream_descriptor& socket, size_t size, std::str
   co_return true;
 }
 
+// Memory in which a child finds its mail. This process only writes to it, whatever the child may do.
+class Shared {
+ public:
+  static std::unique_ptr<Shared> Make() {
+    std::unique_ptr<Shared> shared(new Shared);
+    shared->fd_ = memfd_create("mail", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (shared->fd_ < 0 || ftruncate(shared->fd_, kSharedBytes) != 0) return nullptr;
+    void* const memory = mmap(nullptr, kSharedBytes, PROT_READ | PROT_WRITE, MAP_SHARED, shared->fd_, 0);
+    if (memory == MAP_FAILED) return nullptr;
+    shared->memory_ = static_cast<char*>(memory);
+    // Whoever maps it after us can't write, and nobody can take pages away from under us. A kernel that knows no such
+    // seal leaves it at that: what the child writes is never read.
+    constexpr int kSize = F_SEAL_SHRINK | F_SEAL_GROW;
+    if (fcntl(shared->fd_, F_ADD_SEALS, kSize | F_SEAL_FUTURE_WRITE) != 0 &&
+        fcntl(shared->fd_, F_ADD_SEALS, kSize) != 0) {
+      return nullptr;
+    }
+    return shared;
+  }
+  ~Shared() {
+    Handed();
+    if (memory_ != nullptr) munmap(memory_, kSharedBytes);
+  }
+  Shared(const Shared&) = delete;
+  Shared& operator=(const Shared&) = delete;
+
+  int fd() const { return fd_; }
+  // The child has its descriptor.
+  void Handed() {
+    if (fd_ >= 0) close(fd_);
+    fd_ = -1;
+  }
+  // False if it does not fit.
+  bool Put(std::string_view raw) {
+    if (raw.size() > kSharedBytes) return false;
+    std::memcpy(memory_, raw.data(), raw.size());
+    return true;
+  }
+
+ private:
+  Shared() = default;
+  int fd_ = -1;
+  char* memory_ = nullptr;
+};
+
 }  // namespace
 
 // One process, and our end of the socket pair to it. It ends by itself when that end is closed, also when this process
@@ -76,14 +145,17 @@ Task<bool> ReadAll(asio::posix::stream_descriptor& socket, size_t size, std::str
 class ParserPool::Child {
  public:
   static absl::StatusOr<std::unique_ptr<Child>> Start(const Options& options) {
+    std::unique_ptr<Shared> shared = Shared::Make();
+    if (shared == nullptr) return CantStart(options.binary, errno);
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return CantStart(options.binary, errno);
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, ends[1], STDIN_FILENO);
     posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
+    posix_spawn_file_actions_adddup2(&actions, shared->fd(), kSharedDescriptor);
     // Files of ours that somebody opened without O_CLOEXEC are none of its business.
-    posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1);
+    posix_spawn_file_actions_addclosefrom_np(&actions, kSharedDescriptor + 1);
     // The child must not inherit what this process blocks or ignores: it ends at SIGTERM like any program.
     posix_spawnattr_t attributes;
     posix_spawnattr_init(&attributes);
@@ -108,7 +180,8 @@ class ParserPool::Child {
       close(ends[0]);
       return CantStart(options.binary, error);
     }
-    return std::unique_ptr<Child>(new Child(pid, ends[0]));
+    shared->Handed();
+    return std::unique_ptr<Child>(new Child(pid, ends[0], std::move(shared)));
   }
   // Waits for the end: on a loop thread only after Bury().
   ~Child() {
@@ -174,26 +247,27 @@ class ParserPool::Child {
 
   // One message. Empty result: the child is of no more use and has ended; `why` says what happened.
   Task<std::optional<mail::ParsedMail>> Exchange(const std::string& raw, absl::Duration limit, std::string& why) {
-    std::string header = FrameHeader(static_cast<uint32_t>(raw.size()));
+    const std::string header = FrameHeader(static_cast<uint32_t>(raw.size()));
     std::string result;
     bool expired = false;
     auto talk = [&](asio::posix::stream_descriptor& socket) -> Task<bool> {
-      if (!co_await WriteAll(socket, header) || !co_await WriteAll(socket, raw)) co_return false;
-      if (!co_await ReadAll(socket, kFrameHeader, header)) co_return false;
-      const uint32_t size = FrameSize(header.data());
-      if (size > kMaxFrame) co_return false;
-      co_return co_await ReadAll(socket, size, result);
+      const bool shared = shared_->Put(raw);
+      if (!co_await WriteAll(socket, header)) co_return false;
+      if (!shared && !co_await WriteAll(socket, raw)) co_return false;
+      co_return co_await ReadFrame(socket, result);
     };
     const bool answered = co_await Within(limit, talk, expired);
     mail::ParsedMail mail;
-    if (answered && !expired && mail.ParseFromString(result)) co_return mail;
+    const bool legible =
+        answered && mail.ParseFromArray(result.data() + kFrameHeader, static_cast<int>(result.size() - kFrameHeader));
+    if (legible && !expired) co_return mail;
     why = co_await Bury();
     if (expired) why = absl::StrCat("the parser exceeded ", absl::FormatDuration(limit));
     co_return std::nullopt;
   }
 
  private:
-  Child(pid_t pid, int fd) : pid_(pid), fd_(fd) {}
+  Child(pid_t pid, int fd, std::unique_ptr<Shared> shared) : pid_(pid), fd_(fd), shared_(std::move(shared)) {}
 
   static absl::Status CantStart(const std::string& binary, int error) {
     return absl::UnavailableError(
@@ -236,6 +310,7 @@ class ParserPool::Child {
 
   pid_t pid_;
   int fd_;
+  const std::unique_ptr<Shared> shared_;
 };
 
 struct ParserPool::State {

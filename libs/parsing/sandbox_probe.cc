@@ -11,7 +11,7 @@
 
 namespace {
 
-std::string Try(const std::string& what) {
+std::string Try(std::string_view what) {
   long result = 0;
   char program[] = "/bin/true";
   char* const arguments[] = {program, nullptr};

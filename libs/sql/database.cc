@@ -29,16 +29,22 @@ size_t QuotedLength(std::string_view sql) {
   return 0;
 }
 
-absl::StatusOr<std::unique_ptr<Database>> Open(asio::any_io_executor executor, const std::string& url) {
+std::optional<std::string> SqlitePath(const std::string& url) {
   constexpr std::string_view kSqlite = "sqlite:";
+  if (!url.starts_with(kSqlite) || url.size() == kSqlite.size()) return std::nullopt;
+  return url.substr(kSqlite.size());
+}
+
+absl::StatusOr<std::unique_ptr<Database>> Open(asio::any_io_executor executor, const std::string& url) {
   if (url.starts_with("postgresql://") || url.starts_with("postgres://")) {
     return OpenPostgres(std::move(executor), url, PostgresOptions{});
   }
-  if (!url.starts_with(kSqlite) || url.size() == kSqlite.size()) {
+  const std::optional<std::string> path = SqlitePath(url);
+  if (!path) {
     // What is there instead is not repeated: it may hold a password.
     return absl::InvalidArgumentError("the database URL is not of the form sqlite:PATH or postgresql://HOST/NAME");
   }
-  return OpenSqlite(url.substr(kSqlite.size()));
+  return OpenSqlite(*path);
 }
 
 }  // namespace poststelle::sql

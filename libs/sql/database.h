@@ -98,11 +98,14 @@ class Database {
 
 // Opens the database of `url`. Errors name the path or the server and what stands in the way, never the URL: it may
 // hold a password. `executor` outlives the database; callers in flight end before it does.
-//   sqlite:PATH       opens or creates the file: WAL, synchronous FULL, foreign keys, 16 KiB pages, busy time-out 10 s;
+//   sqlite:PATH       opens or creates the file: WAL, synchronous FULL, foreign keys, 4 KiB pages, busy time-out 10 s;
 //                     its threads are its own.
 //   postgresql://…    (or postgres://…) libpq's URI, TLS as its sslmode says. Connects when the first transaction asks
 //                     for it and again after a loss, so a server that is away is kUnavailable from Write and Read.
 absl::StatusOr<std::unique_ptr<Database>> Open(asio::any_io_executor executor, const std::string& url);
+
+// The file of an SQLite URL; empty for any other.
+std::optional<std::string> SqlitePath(const std::string& url);
 
 // One schema step: additive, and readable by the version before.
 struct Migration {

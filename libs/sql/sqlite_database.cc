@@ -71,11 +71,11 @@ class Connection : public Transaction {
     }
     sqlite3_busy_timeout(db_, kBusyTimeoutMs);
     const std::string doing = absl::StrCat("can't set up database ", path);
-    PS_RETURN_IF_ERROR(Plain("PRAGMA page_size = 16384", doing));
+    PS_RETURN_IF_ERROR(Plain("PRAGMA page_size = 4096", doing));
     PS_RETURN_IF_ERROR(SwitchToWal(path));
     // Temporary data in memory: there may be no folder that can be written but the database's own.
     for (const char* pragma : {"PRAGMA synchronous = FULL", "PRAGMA foreign_keys = ON", "PRAGMA temp_store = MEMORY",
-                               "PRAGMA journal_size_limit = 67108864", "PRAGMA cache_size = -32768"}) {
+                               "PRAGMA journal_size_limit = 67108864", "PRAGMA cache_size = -8192"}) {
       PS_RETURN_IF_ERROR(Plain(pragma, doing));
     }
     return writer ? absl::OkStatus() : Plain("PRAGMA query_only = ON", doing);

@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "libs/async/runtime.h"
+#include "libs/blob/blob_store.h"
 #include "libs/imap/client.h"
 #include "libs/net/dialer.h"
 #include "libs/parsing/parser_pool.h"
@@ -25,6 +26,7 @@ struct FetchContext {
   sql::Database& database;
   Committer& committer;
   parsing::ParserPool& parser;
+  blob::Store& raw;
   async::Budget& memory;  // bytes of raw mail in hand, over all runs
   CredentialSource& credentials;
   StatusBoard& board;

@@ -289,7 +289,7 @@ async::Task<absl::StatusOr<LedgerQueries::RawInfo>> LedgerQueries::FindRaw(std::
 async::Task<absl::StatusOr<std::string>> LedgerQueries::ReadRawChunk(std::string sha256, int index) {
   std::string bytes;
   sql::Work work = [&](sql::Transaction& tx) -> async::Task<absl::Status> {
-    PS_CO_ASSIGN_OR_RETURN(bytes, co_await blob::ReadChunk(tx, sha256, index));
+    PS_CO_ASSIGN_OR_RETURN(bytes, co_await raw_.ReadChunk(tx, sha256, index));
     co_return absl::OkStatus();
   };
   PS_CO_RETURN_IF_ERROR(co_await database_.Read(work));

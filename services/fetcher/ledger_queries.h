@@ -17,7 +17,7 @@ namespace poststelle::fetcher {
 // Read-only. Ids are the last part of resource names. NotFound names what is missing. Thread-safe.
 class LedgerQueries {
  public:
-  explicit LedgerQueries(sql::Database& database) : database_(database) {}
+  LedgerQueries(sql::Database& database, blob::Store& raw) : database_(database), raw_(raw) {}
 
   struct StoredMessage {
     v1::Message message;
@@ -55,6 +55,7 @@ class LedgerQueries {
 
  private:
   sql::Database& database_;
+  blob::Store& raw_;
 };
 
 // Milliseconds of a timestamp, for page keys.

@@ -1,8 +1,10 @@
 // poststelle-fetcher: polls inbound mailboxes and publishes tickets. This file lists the parts, in the order in which
 // they are built; the way out is the reverse.
+#include <malloc.h>
 #include <iostream>
 
 #include "libs/base/ids.h"
+#include "libs/blob/segment_store.h"
 #include "libs/lease/connection_limits.h"
 #include "libs/lease/schedule.h"
 #include "libs/net/dialer.h"
@@ -26,7 +28,16 @@
 namespace poststelle::fetcher {
 namespace {
 
+// Beside an SQLite file, which its processes reach in any case; within a database that several hosts share.
+absl::StatusOr<std::unique_ptr<blob::Store>> OpenRawStore(const std::string& database_url, const std::string& owner) {
+  const std::optional<std::string> file = sql::SqlitePath(database_url);
+  if (!file) return blob::MakeRowStore();
+  return blob::OpenSegmentStore(*file + "-raw", owner);
+}
+
 int Main(int argc, char** argv) {
+  // Buffers of raw mail go from thread to thread: with an arena for each they would leave room behind in all of them.
+  mallopt(M_ARENA_MAX, 2);
   Options options;
   if (std::optional<int> exit_code = ParseOptions(argc, argv, options)) return *exit_code;
 
@@ -49,6 +60,12 @@ int Main(int argc, char** argv) {
   FeedInfo feed_info;                                     // empty until the ledger is prepared
   const std::string holder = RandomId();                  // this process start, in SQL
   const std::string short_holder = holder.substr(0, 12);  // and in Redis
+  absl::StatusOr<std::unique_ptr<blob::Store>> raw_opened = OpenRawStore(options.database_url, short_holder);
+  if (!raw_opened.ok()) {
+    std::cerr << "--database: " << raw_opened.status().message() << "\n";
+    return 1;
+  }
+  blob::Store& raw = **raw_opened;
 
   MailboxCatalog catalog;
   std::shared_ptr<grpc::Channel> channel = rpc::MakeChannel(options.config_address, options.config_token_file);
@@ -62,8 +79,17 @@ int Main(int argc, char** argv) {
   async::Budget memory(executor, options.memory);
   FetcherMetrics metrics(frame.metrics());
   StatusBoard board(database, catalog);
-  FetchContext fetch{executor, *to_mail_servers, database, committer, parser,
-                     memory,   *credentials,     board,    metrics,   static_cast<uint64_t>(options.max_message_size)};
+  FetchContext fetch{executor,
+                     *to_mail_servers,
+                     database,
+                     committer,
+                     parser,
+                     raw,
+                     memory,
+                     *credentials,
+                     board,
+                     metrics,
+                     static_cast<uint64_t>(options.max_message_size)};
   fetch.command_timeout = options.command_timeout;
   fetch.connect_timeout = std::min(fetch.connect_timeout, options.command_timeout);
 
@@ -81,7 +107,7 @@ int Main(int argc, char** argv) {
 
   Subscriptions subscriptions(database, feed_info, holder, options.subscriptions);
   FeedHub hub(executor, feed, subscriptions, {});
-  LedgerQueries queries(database);
+  LedgerQueries queries(database, raw);
   SubscriptionQueries subscription_queries(database, feed_info);
   TicketFeedService feed_service(gate, feed, hub, queries, subscription_queries, frame.draining());
   MessageService message_service(gate, fetch, queries, catalog);
@@ -104,7 +130,7 @@ int Main(int argc, char** argv) {
   });
   rpc::Work work;
   work.dependency = "database";
-  work.prepare = [&] { return PrepareLedger(database, feed_info, board); };
+  work.prepare = [&] { return PrepareLedger(database, raw, feed_info, board); };
   work.start = [&] {
     monitor.Start();
     background.Spawn(board.FlushLoop());

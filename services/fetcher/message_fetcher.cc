@@ -443,6 +443,7 @@ async::Task<void> MessageFetcher::Parse(std::shared_ptr<Slot> slot) {
   // The anchor is made of what a listing tells: the listed size, not the downloaded one.
   p.anchor = mail::AnchorFromHeaders(mail::HeaderBlock(slot->raw), slot->listed_size, slot->listed.internal_date);
   p.raw = blob::Encode(slot->raw);
+  slot->raw = {};
   slot->done = true;
   slot->parsed.Notify();
 }
@@ -479,6 +480,11 @@ async::Task<absl::Status> MessageFetcher::Finish(Window& window) {
       PS_CO_RETURN_IF_ERROR(co_await CloseWithout(slot->listed.uid, "published", ""));
     }
   }
+  std::vector<blob::EncodedBlob*> raw;
+  for (const std::shared_ptr<Slot>& slot : published) {
+    if (slot->publication.raw) raw.push_back(&*slot->publication.raw);
+  }
+  PS_CO_RETURN_IF_ERROR(co_await context_.raw.Save(std::move(raw)));
   Failpoint("publication.before_commit");
   absl::Status committed = co_await context_.committer.Commit(units);
   Failpoint("publication.after_commit");

@@ -37,7 +37,8 @@ class PageTest : public LedgerTest {
   TicketFeed events_{runtime_.executor(), *database_, feed_};
   Subscriptions subscriptions_{*database_, feed_, "me", {}};
   FeedHub hub_{runtime_.executor(), events_, subscriptions_, {}};
-  LedgerQueries queries_{*database_};
+  const std::unique_ptr<blob::Store> raw_ = blob::MakeRowStore();
+  LedgerQueries queries_{*database_, *raw_};
   SubscriptionQueries subscription_queries_{*database_, feed_};
   TicketFeedService tickets_{gate_, events_, hub_, queries_, subscription_queries_, draining_};
   QuarantineService quarantine_{gate_, queries_, feed_};

@@ -6,7 +6,7 @@
 
 namespace poststelle::fetcher {
 
-async::Task<absl::Status> PrepareLedger(sql::Database& database, FeedInfo& feed, StatusBoard& board) {
+async::Task<absl::Status> PrepareLedger(sql::Database& database, blob::Store& raw, FeedInfo& feed, StatusBoard& board) {
   const std::vector<sql::Migration> migrations = LedgerMigrations();
   PS_CO_RETURN_IF_ERROR(co_await sql::Migrate(database, migrations));
   PS_CO_ASSIGN_OR_RETURN(feed, co_await EnsureFeed(database));
@@ -15,6 +15,13 @@ async::Task<absl::Status> PrepareLedger(sql::Database& database, FeedInfo& feed,
   if (!loaded.ok()) {
     // Without them every mailbox shows as waiting until its first poll.
     observe::Log(observe::Level::kWarning, "status.load_failed", {{"error", std::string(loaded.message())}});
+  }
+  absl::StatusOr<int64_t> freed = co_await raw.Reclaim(database);
+  if (absl::IsUnavailable(freed.status())) co_return freed.status();
+  if (!freed.ok()) {
+    observe::Log(observe::Level::kWarning, "raw.reclaim_failed", {{"error", std::string(freed.status().message())}});
+  } else if (*freed > 0) {
+    observe::Log(observe::Level::kInfo, "raw.reclaimed", {{"bytes", *freed}});
   }
   co_return absl::OkStatus();
 }

@@ -177,7 +177,8 @@ std::vector<sql::Migration> LedgerMigrations() {
   return {{1, "raw messages", blob::kBlobSchema},
           {2, "ledger, feed and subscriptions", kLedger},
           {3, "shared subscriptions", kSharedSubscriptions},
-          {4, "effects of events", kEventEffects}};
+          {4, "effects of events", kEventEffects},
+          {5, "raw messages in segment files", blob::kSegmentSchema}};
 }
 
 }  // namespace poststelle::fetcher
