@@ -36,9 +36,10 @@ SessionOptions ForSession(const ConnectOptions& options) {
 }
 
 absl::Status Refusal(const Response& answer, std::string_view what) {
-  absl::Status refusal = WithServerWords(
-      MakeError(ErrorKind::kServerRefused, absl::StrCat("the server refused ", Av(what), ": ", Quoted(answer.text), ".")),
-      answer.text);
+  absl::Status refusal =
+      WithServerWords(MakeError(ErrorKind::kServerRefused,
+                                absl::StrCat("the server refused ", Av(what), ": ", Quoted(answer.text), ".")),
+                      answer.text);
   return IsPassing(answer) ? Passing(std::move(refusal)) : refusal;
 }
 
@@ -220,9 +221,9 @@ async::Task<absl::StatusOr<FolderState>> Client::Examine(std::string folder) {
   }
   PS_CO_ASSIGN_OR_RETURN(Response answer, co_await Await(tag, "opening the folder"));
   if (answer.name != "OK") {
-    absl::Status closed = MakeError(
-        IsPassing(answer) ? ErrorKind::kServerRefused : ErrorKind::kFolderMissing,
-        absl::StrCat("the server does not open the folder ", Quoted(folder), ": ", Quoted(answer.text), "."));
+    absl::Status closed =
+        MakeError(IsPassing(answer) ? ErrorKind::kServerRefused : ErrorKind::kFolderMissing,
+                  absl::StrCat("the server does not open the folder ", Quoted(folder), ": ", Quoted(answer.text), "."));
     co_return WithServerWords(std::move(closed), answer.text);
   }
   co_return folder_;

@@ -16,8 +16,8 @@ namespace poststelle::imap {
 namespace {
 
 absl::Status Refused(const Response& response, std::string_view what) {
-  return WithServerWords(MakeError(ErrorKind::kServerRefused, absl::StrCat("the server refused ", Av(what), ": ",
-                                                                           Quoted(response.text), ".")),
+  return WithServerWords(MakeError(ErrorKind::kServerRefused,
+                                   absl::StrCat("the server refused ", Av(what), ": ", Quoted(response.text), ".")),
                          response.text);
 }
 
@@ -60,10 +60,9 @@ absl::Status Session::Receive(std::string_view bytes) {
 
 absl::Status Session::Ended(const absl::Status& network) const {
   if (!bye_) return network;
-  absl::Status ended =
-      WithServerWords(MakeError(ErrorKind::kServerBye,
-                                absl::StrCat("the server ended the connection: ", Quoted(bye_text_), ".")),
-                      bye_text_);
+  absl::Status ended = WithServerWords(
+      MakeError(ErrorKind::kServerBye, absl::StrCat("the server ended the connection: ", Quoted(bye_text_), ".")),
+      bye_text_);
   return bye_passes_ ? Passing(std::move(ended)) : ended;
 }
 
@@ -267,9 +266,9 @@ absl::Status Session::OnHandshakeAnswer(const Response& response) {
                          "connection.");
       }
       if (response.name != "OK") {
-        return WithServerWords(
-            MakeError(ErrorKind::kNoStartTls, absl::StrCat("the server refused STARTTLS: ", Quoted(response.text), ".")),
-            response.text);
+        return WithServerWords(MakeError(ErrorKind::kNoStartTls,
+                                         absl::StrCat("the server refused STARTTLS: ", Quoted(response.text), ".")),
+                               response.text);
       }
       phase_ = Phase::kNeedTls;
       return absl::OkStatus();

@@ -39,8 +39,7 @@ bool LoadPem(X509_STORE* store, const std::string& pem) {
 }
 
 std::string DateOf(int64_t time) {
-  return time == 0 ? "an unknown date"
-                   : absl::FormatTime("%Y-%m-%d", absl::FromUnixSeconds(time), absl::UTCTimeZone());
+  return time == 0 ? "an unknown date" : absl::FormatTime("%Y-%m-%d", absl::FromUnixSeconds(time), absl::UTCTimeZone());
 }
 
 }  // namespace

@@ -18,9 +18,9 @@ grpc::Status CheckMailbox(const config::v1::Mailbox& mailbox, config::v1::Mailbo
 
 grpc::Status TestFailed(const Step& step) {
   std::map<std::string, std::string> metadata{
-      {"step", Step::Kind_Name(step.kind())},        {"step_reason", step.reason()},
-      {"explanation_de", step.explanation().de()},   {"explanation_en", step.explanation().en()},
-      {"remedy_de", step.remedy().de()},             {"remedy_en", step.remedy().en()}};
+      {"step", Step::Kind_Name(step.kind())},      {"step_reason", step.reason()},
+      {"explanation_de", step.explanation().de()}, {"explanation_en", step.explanation().en()},
+      {"remedy_de", step.remedy().de()},           {"remedy_en", step.remedy().en()}};
   if (!step.server_words().empty()) metadata["server_words"] = step.server_words();
   return rpc::Error(grpc::StatusCode::FAILED_PRECONDITION, "TEST_FAILED",
                     absl::StrCat(step.explanation().en(), " ", step.remedy().en()), metadata);

@@ -64,7 +64,8 @@ void StepLog::Fail(const std::string& reason, const absl::Status& status) {
   if (net::IsNetError(status)) Detail(Sv(status.message()));
   if (const std::optional<net::Certificate> certificate = net::GetCertificate(status)) {
     Fill(*certificate, *step_.mutable_certificate());
-    words_["names"] = certificate->dns_names.empty() ? certificate->subject : absl::StrJoin(certificate->dns_names, ", ");
+    words_["names"] =
+        certificate->dns_names.empty() ? certificate->subject : absl::StrJoin(certificate->dns_names, ", ");
     words_["issuer"] = certificate->issuer;
     words_["not_before"] = Date(certificate->not_before);
     words_["not_after"] = Date(certificate->not_after);

@@ -6,8 +6,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "libs/base/sv.h"
 #include "libs/base/printable.h"
+#include "libs/base/sv.h"
 #include "libs/smtp/error.h"
 
 namespace poststelle::smtp {

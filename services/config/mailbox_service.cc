@@ -101,6 +101,17 @@ grpc::ServerUnaryReactor* MailboxService::DuplicateMailbox(grpc::CallbackServerC
   return rpc::Unary(context, gate_, *request, Duplicate(*request, *response));
 }
 
+grpc::ServerWriteReactor<v1::TestMailboxResponse>* MailboxService::TestMailbox(grpc::CallbackServerContext* context,
+                                                                               const v1::TestMailboxRequest* request) {
+  auto stream = std::make_shared<TestStream>(gate_.executor());
+  return TestStream::Run(stream, context, gate_, *request, probe_.Test(gate_.CallerOf(*context), *request, stream));
+}
+grpc::ServerUnaryReactor* MailboxService::PreviewMailbox(grpc::CallbackServerContext* context,
+                                                         const v1::PreviewMailboxRequest* request,
+                                                         v1::PreviewMailboxResponse* response) {
+  return rpc::Unary(context, gate_, *request, probe_.Preview(gate_.CallerOf(*context), *request, *response));
+}
+
 absl::StatusOr<StoredMailbox> MailboxService::Seal(v1::Mailbox mailbox) const {
   StoredMailbox out;
   const std::string& password = mailbox.password_authentication().password();

@@ -8,6 +8,7 @@
 #include "libs/rpc/gate.h"
 #include "libs/secrets/vault.h"
 #include "poststelle/config/v1/mailbox_service.grpc.pb.h"
+#include "services/config/mailbox_probe.h"
 #include "services/config/mailbox_store.h"
 #include "services/config/mailbox_watch.h"
 
@@ -20,14 +21,16 @@ class MailboxService : public v1::MailboxService::CallbackService {
  public:
   // `epoch` is read by calls only.
   MailboxService(const rpc::Gate& gate, MailboxStore& store, ChangeHub& hub, const secrets::Vault& vault,
-                 const std::string& epoch, absl::Duration min_interval, const std::atomic<bool>& draining)
+                 const std::string& epoch, absl::Duration min_interval, const std::atomic<bool>& draining,
+                 const MailboxProbe& probe)
       : gate_(gate),
         store_(store),
         hub_(hub),
         vault_(vault),
         epoch_(epoch),
         min_interval_(min_interval),
-        draining_(draining) {}
+        draining_(draining),
+        probe_(probe) {}
 
   grpc::ServerUnaryReactor* CreateMailbox(grpc::CallbackServerContext* context, const v1::CreateMailboxRequest* request,
                                           v1::CreateMailboxResponse* response) override;
@@ -42,6 +45,11 @@ class MailboxService : public v1::MailboxService::CallbackService {
   grpc::ServerUnaryReactor* DuplicateMailbox(grpc::CallbackServerContext* context,
                                              const v1::DuplicateMailboxRequest* request,
                                              v1::DuplicateMailboxResponse* response) override;
+  grpc::ServerWriteReactor<v1::TestMailboxResponse>* TestMailbox(grpc::CallbackServerContext* context,
+                                                                 const v1::TestMailboxRequest* request) override;
+  grpc::ServerUnaryReactor* PreviewMailbox(grpc::CallbackServerContext* context,
+                                           const v1::PreviewMailboxRequest* request,
+                                           v1::PreviewMailboxResponse* response) override;
   grpc::ServerWriteReactor<v1::WatchMailboxesResponse>* WatchMailboxes(
       grpc::CallbackServerContext* context, const v1::WatchMailboxesRequest* request) override;
 
@@ -71,6 +79,7 @@ class MailboxService : public v1::MailboxService::CallbackService {
   const std::string& epoch_;
   const absl::Duration min_interval_;
   const std::atomic<bool>& draining_;
+  const MailboxProbe& probe_;
 };
 
 }  // namespace poststelle::config

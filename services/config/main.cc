@@ -3,6 +3,7 @@
 
 #include "libs/base/status_macros.h"
 #include "libs/observe/log.h"
+#include "libs/rpc/client.h"
 #include "libs/rpc/options.h"
 #include "libs/rpc/server.h"
 #include "libs/secrets/vault.h"
@@ -12,6 +13,7 @@
 #include "services/config/credential_service.h"
 #include "services/config/key_rotation.h"
 #include "services/config/keys_command.h"
+#include "services/config/mailbox_probe.h"
 #include "services/config/mailbox_service.h"
 #include "services/config/mailbox_store.h"
 
@@ -58,6 +60,9 @@ int Fail(const std::string& option, const absl::Status& status) {
 int Main(int argc, char** argv) {
   std::string database_url = "sqlite:config.db";
   std::string key_file = "config.key";
+  std::string fetcher_address;
+  std::string sender_address;
+  std::string service_token_file = "config.token";
   absl::Duration min_interval = absl::Minutes(1);
   int64_t history = 10'000;
 
@@ -66,6 +71,12 @@ int Main(int argc, char** argv) {
   options.common().listen = "127.0.0.1:7071";
   options.Text("--database", database_url, "Where the mailboxes live: sqlite:PATH or postgresql://USER@HOST/NAME");
   options.Text("--key-file", key_file, "File with the keys that seal passwords; made at the first start");
+  options.Text("--fetcher-address", fetcher_address,
+               "Address of a fetcher, which tries inbound mailboxes; without one that is not possible");
+  options.Text("--sender-address", sender_address,
+               "Address of a sender, which tries outbound mailboxes; without one that is not possible");
+  options.Text("--service-token-file", service_token_file,
+               "File with the token that config shows to fetcher and sender: one of the role service");
   options.Duration("--min-fetch-interval", min_interval, "Shortest fetch interval that is accepted");
   options.Number("--watch-history", history, "Changes that are kept for watchers that come back", 1, 10'000'000);
   if (std::optional<int> exit_code = options.Parse(argc, argv)) return *exit_code;
@@ -86,7 +97,12 @@ int Main(int argc, char** argv) {
   std::string epoch;  // empty until the database is prepared
   ChangeHub hub(executor, store, epoch);
   store.OnCommit([&hub] { hub.Nudge(); });
-  MailboxService mailboxes(gate, store, hub, **vault, epoch, min_interval, frame.draining());
+  const auto channel = [&service_token_file](const std::string& address) {
+    return address.empty() ? nullptr : rpc::MakeChannel(address, service_token_file);
+  };
+  ProbeClients probe_clients(executor, channel(fetcher_address), channel(sender_address));
+  MailboxProbe probe(store, **vault, min_interval, probe_clients);
+  MailboxService mailboxes(gate, store, hub, **vault, epoch, min_interval, frame.draining(), probe);
   CatalogueStore statuses(**database, TicketStatuses(), store);
   CatalogueStore labels(**database, Labels(), store);
   TicketStatusService status_service(gate, statuses, epoch);

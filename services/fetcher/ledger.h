@@ -131,8 +131,8 @@ struct OpenRow {
 // What was passed over as read and may still become unread.
 async::Task<absl::StatusOr<std::vector<OpenRow>>> ReadAsRead(sql::Transaction& tx, const FolderKey& folder,
                                                              uint32_t uid_validity);
-// UIDs from `first` to `last` whose mail was imported, or would not be for another reason than its age, its read mark or
-// its deletion: what a preview passes over.
+// UIDs from `first` to `last` whose mail was imported, or would not be for another reason than its age, its read mark
+// or its deletion: what a preview passes over.
 async::Task<absl::StatusOr<std::vector<uint32_t>>> ReadSettled(sql::Transaction& tx, const FolderKey& folder,
                                                                uint32_t uid_validity, uint32_t first, uint32_t last);
 // True if the mailbox has fetched mail under another UIDVALIDITY or connection, whose anchors may recognise a listing.

@@ -117,9 +117,8 @@ int Main(int argc, char** argv) {
   probe.command_timeout = std::min(probe.command_timeout, options.command_timeout);
   ProbeService probe_service(gate, probe);
   QuarantineService quarantine_service(gate, queries, feed_info);
-  for (grpc::Service* service :
-       std::initializer_list<grpc::Service*>{&feed_service, &message_service, &fetch_service, &quarantine_service,
-                                            &probe_service}) {
+  for (grpc::Service* service : std::initializer_list<grpc::Service*>{&feed_service, &message_service, &fetch_service,
+                                                                      &quarantine_service, &probe_service}) {
     frame.Add(*service);
   }
 

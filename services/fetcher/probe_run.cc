@@ -29,9 +29,10 @@ imap::ConnectOptions OptionsFor(const config::v1::Mailbox& mailbox, absl::Durati
   const config::v1::Connection& connection = mailbox.connection();
   const config::v1::PasswordAuthentication& password = mailbox.password_authentication();
   imap::ConnectOptions out;
-  out.encryption = connection.encryption() == config::v1::Connection::ENCRYPTION_NONE       ? imap::Encryption::kNone
-                   : connection.encryption() == config::v1::Connection::ENCRYPTION_STARTTLS ? imap::Encryption::kStartTls
-                                                                                            : imap::Encryption::kTls;
+  out.encryption = connection.encryption() == config::v1::Connection::ENCRYPTION_NONE ? imap::Encryption::kNone
+                   : connection.encryption() == config::v1::Connection::ENCRYPTION_STARTTLS
+                       ? imap::Encryption::kStartTls
+                       : imap::Encryption::kTls;
   out.tls.server_name = connection.host();
   out.tls.ca_certificates_pem = connection.ca_certificates_pem();
   out.tls.pinned_key_sha256 = connection.pinned_key_sha256();

@@ -9,8 +9,8 @@ namespace {
 
 using ProbeStream = rpc::StreamOut<v1::ProbeResponse>;
 
-async::Task<grpc::Status> Stream(ProbeContext& context, const config::v1::Mailbox& mailbox, asio::any_io_executor executor,
-                                 std::shared_ptr<ProbeStream> out) {
+async::Task<grpc::Status> Stream(ProbeContext& context, const config::v1::Mailbox& mailbox,
+                                 asio::any_io_executor executor, std::shared_ptr<ProbeStream> out) {
   const grpc::Status good = probe::CheckMailbox(mailbox, config::v1::Mailbox::DIRECTION_INBOUND);
   if (!good.ok()) co_return good;
   std::function<async::Task<void>(probe::StepLog&)> test = [&](probe::StepLog& log) -> async::Task<void> {

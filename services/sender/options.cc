@@ -7,7 +7,8 @@ std::optional<int> ParseOptions(int argc, char** argv, Options& options) {
   flags.common().listen = "127.0.0.1:7073";
   flags.Text("--ehlo-name", options.ehlo_name,
              "Who we say we are to mail servers: a domain of this installation, or an address literal");
-  flags.Duration("--command-timeout", options.command_timeout, "How long a mail server may take for one step of a test");
+  flags.Duration("--command-timeout", options.command_timeout,
+                 "How long a mail server may take for one step of a test");
   flags.List(
       "--egress-allow",
       "Networks in which mail servers may be though they are not public: ADDRESS[/LENGTH][:PORT[-PORT]], IPv6 in "

@@ -19,8 +19,8 @@ using probe::Step;
 absl::Status WithReply(const absl::Status& status) {
   const smtp::Reply reply = smtp::GetFailure(status).reply;
   if (reply.code == 0) return status;
-  return WithServerWords(status, absl::StrCat(reply.code, " ", reply.enhanced, reply.enhanced.empty() ? "" : " ",
-                                              reply.Text()));
+  return WithServerWords(
+      status, absl::StrCat(reply.code, " ", reply.enhanced, reply.enhanced.empty() ? "" : " ", reply.Text()));
 }
 
 std::string RefusalReason(smtp::Step step) {
@@ -85,9 +85,10 @@ smtp::ConnectOptions ProbeRun::Options() const {
   smtp::ConnectOptions out;
   out.host = connection.host();
   out.port = static_cast<uint16_t>(connection.port());
-  out.encryption = connection.encryption() == config::v1::Connection::ENCRYPTION_NONE       ? smtp::Encryption::kNone
-                   : connection.encryption() == config::v1::Connection::ENCRYPTION_STARTTLS ? smtp::Encryption::kStartTls
-                                                                                            : smtp::Encryption::kTls;
+  out.encryption = connection.encryption() == config::v1::Connection::ENCRYPTION_NONE ? smtp::Encryption::kNone
+                   : connection.encryption() == config::v1::Connection::ENCRYPTION_STARTTLS
+                       ? smtp::Encryption::kStartTls
+                       : smtp::Encryption::kTls;
   out.tls.server_name = connection.host();
   out.tls.ca_certificates_pem = connection.ca_certificates_pem();
   out.tls.pinned_key_sha256 = connection.pinned_key_sha256();

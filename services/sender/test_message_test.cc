@@ -8,8 +8,8 @@ namespace poststelle::sender {
 namespace {
 
 TEST(TestMessageTest, SaysThatAMachineWroteItAndWhatItIs) {
-  const std::string mail =
-      TestMessage("me@example.org", "you@example.org", "Support", absl::FromUnixSeconds(1'700'000'000), "id@example.org");
+  const std::string mail = TestMessage("me@example.org", "you@example.org", "Support",
+                                       absl::FromUnixSeconds(1'700'000'000), "id@example.org");
   EXPECT_NE(mail.find("\r\nSubject: Poststelle: Testnachricht / test message\r\n"), std::string::npos);
   EXPECT_NE(mail.find("\r\nAuto-Submitted: auto-generated\r\n"), std::string::npos);
   EXPECT_NE(mail.find("\r\nMessage-ID: <id@example.org>\r\n"), std::string::npos);

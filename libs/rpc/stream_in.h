@@ -1,0 +1,70 @@
+// What a server streams, read by a coroutine.
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+
+#include <atomic>
+#include <memory>
+
+#include "libs/async/runtime.h"
+
+namespace poststelle::rpc {
+
+// One server-streaming call. Prepared with the stub (`stub->async()->Method(&in->context(), &request, in.get())`), then
+// Begin(). Shared by gRPC (until the end) and the coroutine that reads. The request lives until the end.
+template <typename Response>
+class StreamIn : public grpc::ClientReadReactor<Response> {
+ public:
+  explicit StreamIn(asio::any_io_executor executor) : event_(std::move(executor)) {}
+
+  grpc::ClientContext& context() { return context_; }
+  static void Begin(const std::shared_ptr<StreamIn>& in) {
+    in->self_ = in;
+    in->Start();
+  }
+
+  enum class Event { kMessage, kEnd, kNothing };
+  // The next message into `out`; kEnd once there are no more, with status(); kNothing after about `patience`, so that
+  // the caller can look whether anybody still wants them.
+  async::Task<Event> Read(Response& out, absl::Duration patience) {
+    if (!read_ && !ended_) (co_await event_.Wait(patience)).IgnoreError();
+    if (read_ && read_ok_) {
+      out = std::move(next_);
+      read_ = false;
+      next_.Clear();
+      this->StartRead(&next_);
+      co_return Event::kMessage;
+    }
+    co_return ended_ ? Event::kEnd : Event::kNothing;
+  }
+  // After kEnd.
+  const grpc::Status& status() const { return status_; }
+
+ private:
+  void Start() {
+    this->StartRead(&next_);
+    this->StartCall();
+  }
+  void OnReadDone(bool ok) override {
+    read_ok_ = ok;
+    read_ = true;
+    event_.Notify();
+  }
+  void OnDone(const grpc::Status& status) override {
+    auto last = std::move(self_);
+    status_ = status;
+    ended_ = true;
+    event_.Notify();
+  }
+
+  std::shared_ptr<StreamIn> self_;
+  grpc::ClientContext context_;
+  async::Event event_;
+  Response next_;
+  grpc::Status status_;
+  std::atomic<bool> read_{false};
+  std::atomic<bool> read_ok_{false};
+  std::atomic<bool> ended_{false};
+};
+
+}  // namespace poststelle::rpc
