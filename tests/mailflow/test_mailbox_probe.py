@@ -4,7 +4,6 @@ docs/mailbox-test.md holds what the test says about each mistake. POSTSTELLE_WRI
 import json
 import os
 import re
-import subprocess
 import time
 
 import grpc
@@ -13,7 +12,7 @@ import pytest
 from servers import Listener, Postfix, Process, free_port, port_answers, wait_until
 from stack import ROOT, Stack
 
-from poststelle.config.v1 import mailbox_probe_pb2, mailbox_service_pb2_grpc  # after stack, which knows where they are
+from poststelle.config.v1 import mailbox_service_pb2, mailbox_service_pb2_grpc  # after stack, which knows where they are
 
 DOCS = os.path.join(ROOT, "docs", "mailbox-test.md")
 INBOUND, OUTBOUND = ("support@localhost", "sales@localhost")
@@ -227,10 +226,10 @@ def test_only_admins_get_the_servers_words_and_choose_settings(world):
     with world.stack.channel(world.stack.config) as channel:
         stub = mailbox_service_pb2_grpc.MailboxServiceStub(channel)
         for role, hears in (("admin", True), ("operator", False)):
-            request = mailbox_probe_pb2.TestMailboxRequest(name=name)
+            request = mailbox_service_pb2.TestMailboxRequest(name=name)
             *_, last = stub.TestMailbox(request, metadata=[("authorization", f"Bearer {tokens[role]}")], timeout=120)
             assert last.step.reason == "AUTHENTICATION_REJECTED" and bool(last.step.server_words) == hears, last
-        request = mailbox_probe_pb2.TestMailboxRequest()
+        request = mailbox_service_pb2.TestMailboxRequest()
         request.mailbox.address = "x@localhost"
         with pytest.raises(grpc.RpcError) as refused:
             list(stub.TestMailbox(request, metadata=[("authorization", f"Bearer {tokens['operator']}")], timeout=60))
