@@ -15,7 +15,7 @@ namespace poststelle::rpc {
 template <typename Response>
 class StreamIn : public grpc::ClientReadReactor<Response> {
  public:
-  explicit StreamIn(asio::any_io_executor executor) : event_(std::move(executor)) {}
+  explicit StreamIn(const asio::any_io_executor& executor) : executor_(executor), event_(executor) {}
 
   grpc::ClientContext& context() { return context_; }
   static void Begin(const std::shared_ptr<StreamIn>& in) {
@@ -41,6 +41,9 @@ class StreamIn : public grpc::ClientReadReactor<Response> {
   const grpc::Status& status() const { return status_; }
 
  private:
+  static async::Task<void> Linger(std::shared_ptr<StreamIn>) {
+    (co_await async::Sleep(absl::Seconds(1))).IgnoreError();  // only its end counts
+  }
   void Start() {
     this->StartRead(&next_);
     this->StartCall();
@@ -51,12 +54,14 @@ class StreamIn : public grpc::ClientReadReactor<Response> {
     event_.Notify();
   }
   void OnDone(const grpc::Status& status) override {
-    auto last = std::move(self_);
+    // gRPC still runs the interceptors of the last batch, which the context owns, when it calls this.
+    async::Spawn(executor_, Linger(std::move(self_)));
     status_ = status;
     ended_ = true;
     event_.Notify();
   }
 
+  const asio::any_io_executor executor_;
   std::shared_ptr<StreamIn> self_;
   grpc::ClientContext context_;
   async::Event event_;

@@ -73,7 +73,9 @@ class StoreTest : public ::testing::Test {
         : vault(*secrets::Vault::OpenOrCreate((test.directory_ / "key").string())),
           gate(test.runtime_.executor(), *access),
           hub(test.runtime_.executor(), store, epoch),
-          service(gate, store, hub, *vault, epoch, absl::Minutes(1), draining) {
+          probe_clients(test.runtime_.executor(), nullptr, nullptr),
+          probe(store, *vault, absl::Minutes(1), probe_clients),
+          service(gate, store, hub, *vault, epoch, absl::Minutes(1), draining, probe) {
       gate.Open();
       store.OnCommit([this] { hub.Nudge(); });
       hub.Start();
@@ -92,6 +94,8 @@ class StoreTest : public ::testing::Test {
     const std::unique_ptr<rpc::Access> access = rpc::Access::Unguarded();
     rpc::Gate gate;
     ChangeHub hub;
+    ProbeClients probe_clients;
+    MailboxProbe probe;
     MailboxService service;
     std::unique_ptr<grpc::Server> server;
     std::unique_ptr<v1::MailboxService::Stub> stub;
