@@ -41,6 +41,8 @@ CLI::App* Command(CLI::App& parent, Context& context, const std::string& name, c
                   std::function<int()> run);
 
 void AddMailboxCommands(CLI::App& app, Context& context);
+// `test` and `preview`, of the noun "mailbox".
+void AddMailboxTestCommands(CLI::App& mailbox, Context& context);
 void AddTicketCommands(CLI::App& app, Context& context);
 void AddMessageCommands(CLI::App& app, Context& context);
 void AddQuarantineCommands(CLI::App& app, Context& context);

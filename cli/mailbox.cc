@@ -308,6 +308,7 @@ void AddListCommand(CLI::App& noun, Context& context) {
 
 void AddMailboxCommands(CLI::App& app, Context& context) {
   CLI::App* noun = app.add_subcommand("mailbox", "Mailboxes")->require_subcommand(1);
+  AddMailboxTestCommands(*noun, context);
   auto options = std::make_shared<MailboxOptions>();
   auto what = std::make_shared<std::string>();
   auto message_id = std::make_shared<std::string>();

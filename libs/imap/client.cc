@@ -4,6 +4,7 @@
 #include <charconv>
 
 #include "absl/strings/str_cat.h"
+#include "libs/base/server_words.h"
 #include "libs/base/status_macros.h"
 #include "libs/base/sv.h"
 #include "libs/imap/quote.h"
@@ -38,8 +39,10 @@ SessionOptions ForSession(const ConnectOptions& options) {
 }
 
 absl::Status Refusal(const Response& answer, std::string_view what) {
-  absl::Status refusal = MakeError(ErrorKind::kServerRefused,
-                                   absl::StrCat("the server refused ", Av(what), ": ", Quoted(answer.text), "."));
+  absl::Status refusal =
+      WithServerWords(MakeError(ErrorKind::kServerRefused,
+                                absl::StrCat("the server refused ", Av(what), ": ", Quoted(answer.text), ".")),
+                      answer.text);
   return IsPassing(answer) ? Passing(std::move(refusal)) : refusal;
 }
 
@@ -100,7 +103,7 @@ async::Task<absl::StatusOr<std::unique_ptr<Client>>> Client::Connect(std::unique
                                                                      ConnectOptions options) {
   std::unique_ptr<Client> client(new Client(std::move(stream), options));
   client->CollectFolders();
-  absl::Status connected = co_await client->Handshake(options.tls, options.encryption);
+  absl::Status connected = co_await client->Handshake(options);
   client->RememberServer(options, connected);
   if (!connected.ok()) co_return connected;
   client->early_tags_ = client->session_.behind_tags();
@@ -140,8 +143,16 @@ void Client::CollectFolders() {
   };
 }
 
-async::Task<absl::Status> Client::Handshake(const net::TlsOptions& tls, Encryption encryption) {
-  if (encryption == Encryption::kTls) {
+void Client::Tell(const ConnectOptions& options, ConnectStep step) {
+  if (told_ == step) return;
+  told_ = step;
+  if (options.on_step) options.on_step(step, *stream_);
+}
+
+async::Task<absl::Status> Client::Handshake(const ConnectOptions& options) {
+  const net::TlsOptions& tls = options.tls;
+  if (options.encryption == Encryption::kTls) {
+    Tell(options, ConnectStep::kTls);
     PS_CO_RETURN_IF_ERROR(co_await stream_->StartTls(tls, timeouts_.tls));
     session_.TlsStarted();
   }
@@ -149,6 +160,9 @@ async::Task<absl::Status> Client::Handshake(const net::TlsOptions& tls, Encrypti
   while (session_.phase() != Session::Phase::kReady) {
     if (absl::Now() > deadline) co_return MakeError(ErrorKind::kTimeout, "the server did not finish the sign-in.");
     const Session::Phase phase = session_.phase();
+    if (phase == Session::Phase::kStartTls || phase == Session::Phase::kNeedTls) Tell(options, ConnectStep::kTls);
+    if (phase == Session::Phase::kGreeting) Tell(options, ConnectStep::kGreeting);
+    if (phase == Session::Phase::kAuthenticate) Tell(options, ConnectStep::kSignIn);
     if (phase == Session::Phase::kNeedTls) {
       PS_CO_RETURN_IF_ERROR(co_await stream_->StartTls(tls, timeouts_.tls));
       session_.TlsStarted();
@@ -158,8 +172,12 @@ async::Task<absl::Status> Client::Handshake(const net::TlsOptions& tls, Encrypti
                                   : phase == Session::Phase::kAuthenticate ? "the sign-in"
                                   : phase == Session::Phase::kStartTls     ? "STARTTLS"
                                                                            : "CAPABILITY";
-    PS_CO_RETURN_IF_ERROR(co_await ReadOnce(what));
+    absl::Status read = co_await ReadOnce(what);
+    // An answer may begin a step and end it at once: no way to sign in.
+    if (!read.ok() && session_.phase() == Session::Phase::kAuthenticate) Tell(options, ConnectStep::kSignIn);
+    PS_CO_RETURN_IF_ERROR(read);
   }
+  Tell(options, ConnectStep::kSignIn);
   co_return absl::OkStatus();
 }
 
@@ -201,9 +219,10 @@ async::Task<absl::StatusOr<Response>> Client::Await(std::string tag, std::string
 async::Task<absl::StatusOr<FolderState>> Client::AwaitOpened(std::string tag, std::string folder) {
   PS_CO_ASSIGN_OR_RETURN(Response answer, co_await Await(tag, "opening the folder"));
   if (answer.name != "OK") {
-    co_return MakeError(
-        IsPassing(answer) ? ErrorKind::kServerRefused : ErrorKind::kFolderMissing,
-        absl::StrCat("the server does not open the folder ", Quoted(folder), ": ", Quoted(answer.text), "."));
+    absl::Status closed =
+        MakeError(IsPassing(answer) ? ErrorKind::kServerRefused : ErrorKind::kFolderMissing,
+                  absl::StrCat("the server does not open the folder ", Quoted(folder), ": ", Quoted(answer.text), "."));
+    co_return WithServerWords(std::move(closed), answer.text);
   }
   co_return opened_[tag];
 }

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -30,6 +31,9 @@ struct Timeouts {
   static Timeouts All(absl::Duration each) { return {each, each}; }
 };
 
+// What a connection comes through, in this order; with STARTTLS the greeting is before TLS.
+enum class ConnectStep { kTls, kGreeting, kSignIn };
+
 struct ConnectOptions {
   Encryption encryption = Encryption::kTls;
   net::TlsOptions tls;
@@ -44,6 +48,9 @@ struct ConnectOptions {
   // Where to remember what the server can do; null: nowhere. It outlives the call.
   KnownServers* known_servers = nullptr;
   std::string server;  // its name there
+  // Told each step as it begins, and the stream while it lives: for a dialog that shows how far it came. May be empty.
+  // Called by the coroutine that connects.
+  std::function<void(ConnectStep, const net::Stream&)> on_step;
 };
 
 struct FolderState {
@@ -100,6 +107,8 @@ class Client {
   // Signs in on `stream`: TLS first or STARTTLS as the options say.
   static async::Task<absl::StatusOr<std::unique_ptr<Client>>> Connect(std::unique_ptr<net::Stream> stream,
                                                                       ConnectOptions options);
+  // What the server said it can do, upper case; after the sign-in, if it told it then.
+  const std::set<std::string>& capabilities() const { return session_.capabilities(); }
   // Opens a folder read-only (EXAMINE). kFolderMissing if there is none, kServerRefused if it may be opened later;
   // after both the client goes on, with no folder open.
   async::Task<absl::StatusOr<FolderState>> Examine(std::string folder);
@@ -141,7 +150,8 @@ class Client {
 
  private:
   Client(std::unique_ptr<net::Stream> stream, const ConnectOptions& options);
-  async::Task<absl::Status> Handshake(const net::TlsOptions& tls, Encryption encryption);
+  async::Task<absl::Status> Handshake(const ConnectOptions& options);
+  void Tell(const ConnectOptions& options, ConnectStep step);
   void RememberServer(const ConnectOptions& options, const absl::Status& connected);
   void CollectFolders();
   async::Task<absl::StatusOr<FolderState>> AwaitOpened(std::string tag, std::string folder);
@@ -156,6 +166,7 @@ class Client {
   std::unique_ptr<net::Stream> stream_;
   const Timeouts timeouts_;
   Session session_;
+  std::optional<ConnectStep> told_;
   // The folders that were opened with the sign-in and that nobody has asked for yet, and the commands' tags.
   std::vector<std::string> examined_early_;
   std::vector<std::string> early_tags_;

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "libs/base/server_words.h"
 #include "libs/base/status_macros.h"
 #include "libs/base/sv.h"
 #include "libs/imap/error.h"
@@ -15,8 +16,9 @@ namespace poststelle::imap {
 namespace {
 
 absl::Status Refused(const Response& response, std::string_view what) {
-  return MakeError(ErrorKind::kServerRefused,
-                   absl::StrCat("the server refused ", Av(what), ": ", Quoted(response.text), "."));
+  return WithServerWords(MakeError(ErrorKind::kServerRefused,
+                                   absl::StrCat("the server refused ", Av(what), ": ", Quoted(response.text), ".")),
+                         response.text);
 }
 
 }  // namespace
@@ -58,8 +60,9 @@ absl::Status Session::Receive(std::string_view bytes) {
 
 absl::Status Session::Ended(const absl::Status& network) const {
   if (!bye_) return network;
-  absl::Status ended =
-      MakeError(ErrorKind::kServerBye, absl::StrCat("the server ended the connection: ", Quoted(bye_text_), "."));
+  absl::Status ended = WithServerWords(
+      MakeError(ErrorKind::kServerBye, absl::StrCat("the server ended the connection: ", Quoted(bye_text_), ".")),
+      bye_text_);
   return bye_passes_ ? Passing(std::move(ended)) : ended;
 }
 
@@ -163,7 +166,9 @@ namespace {
 
 absl::Status CheckGreeting(const Response& response) {
   if (response.name == "BYE") {
-    return MakeError(ErrorKind::kServerBye, absl::StrCat("the server turned us away: ", Quoted(response.text), "."));
+    return WithServerWords(
+        MakeError(ErrorKind::kServerBye, absl::StrCat("the server turned us away: ", Quoted(response.text), ".")),
+        response.text);
   }
   if (response.name == "PREAUTH") {
     return MakeError(ErrorKind::kProtocol,
@@ -266,8 +271,9 @@ absl::Status Session::OnHandshakeAnswer(const Response& response) {
                          "connection.");
       }
       if (response.name != "OK") {
-        return MakeError(ErrorKind::kNoStartTls,
-                         absl::StrCat("the server refused STARTTLS: ", Quoted(response.text), "."));
+        return WithServerWords(MakeError(ErrorKind::kNoStartTls,
+                                         absl::StrCat("the server refused STARTTLS: ", Quoted(response.text), ".")),
+                               response.text);
       }
       phase_ = Phase::kNeedTls;
       return absl::OkStatus();
@@ -280,8 +286,10 @@ absl::Status Session::OnHandshakeAnswer(const Response& response) {
       const bool passing = response.code == "UNAVAILABLE" || response.code == "INUSE" || response.code == "LIMIT" ||
                            response.code == "SERVERBUG" || response.code == "CONTACTADMIN";
       if (passing || response.name == "BAD") return Refused(response, "to sign us in");
-      return MakeError(ErrorKind::kAuthRejected,
-                       absl::StrCat("the server rejected login name or password: ", Quoted(response.text), "."));
+      return WithServerWords(
+          MakeError(ErrorKind::kAuthRejected,
+                    absl::StrCat("the server rejected login name or password: ", Quoted(response.text), ".")),
+          response.text);
     }
     default:
       return MakeError(ErrorKind::kProtocol, "the server answered out of turn.");

@@ -52,6 +52,8 @@ class Session : private ResponseHandler {
   // Bytes of a literal that are still to come.
   uint64_t expected() const { return parser_.literal_left(); }
   Phase phase() const { return phase_; }
+  // What the server told last, upper case.
+  const std::set<std::string>& capabilities() const { return capabilities_; }
   // True if the sign-in was written before the greeting had come.
   bool early() const { return early_; }
   // What the server told under TLS before the sign-in; empty: nothing, or there was no TLS.

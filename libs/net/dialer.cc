@@ -19,7 +19,8 @@ class TcpDialer : public Dialer {
       : resolver_(std::move(resolver)), policy_(std::move(policy)), contexts_(std::make_shared<TlsContexts>()) {}
 
   asio::awaitable<absl::StatusOr<std::unique_ptr<Stream>>> Dial(const std::string& host, uint16_t port,
-                                                                absl::Duration timeout) override {
+                                                                absl::Duration timeout,
+                                                                OnAddresses on_addresses) override {
     const absl::Time deadline = absl::Now() + timeout;
     auto addresses = co_await resolver_->Resolve(host, timeout);
     if (!addresses.ok()) co_return addresses.status();
@@ -29,6 +30,7 @@ class TcpDialer : public Dialer {
                              "the server address is not allowed by the egress policy of this installation.");
     }
     if (addresses->size() > kMaxAddresses) addresses->resize(kMaxAddresses);
+    if (on_addresses) on_addresses(*addresses);
     // The sockets belong to the caller's own strand.
     asio::any_io_executor executor = co_await asio::this_coro::executor;
     std::vector<std::string> failures;

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "libs/net/egress_policy.h"
@@ -18,8 +20,16 @@ class Dialer {
   virtual ~Dialer() = default;
   // A connected TCP stream to host:port. Errors name the host, the phase and each address tried, except for kEgress,
   // which is the same for every address that the policy forbids and tells nothing of it.
+  // `on_addresses` is told, by the caller's coroutine, the addresses that are going to be tried; not called where there
+  // are none.
+  using OnAddresses = std::function<void(const std::vector<asio::ip::address>&)>;
   virtual asio::awaitable<absl::StatusOr<std::unique_ptr<Stream>>> Dial(const std::string& host, uint16_t port,
-                                                                        absl::Duration timeout) = 0;
+                                                                        absl::Duration timeout,
+                                                                        OnAddresses on_addresses) = 0;
+  asio::awaitable<absl::StatusOr<std::unique_ptr<Stream>>> Dial(const std::string& host, uint16_t port,
+                                                                absl::Duration timeout) {
+    return Dial(host, port, timeout, nullptr);
+  }
 };
 
 // The real one. A name is looked up once for each Dial, and of its addresses those that `policy` allows are connected

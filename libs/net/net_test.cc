@@ -14,8 +14,10 @@
 #include <sstream>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "libs/async/runtime.h"
 #include "libs/base/ids.h"
+#include "libs/net/certificate.h"
 #include "libs/net/dialer.h"
 #include "libs/net/resolver.h"
 #include "libs/testing/scripted_server.h"
@@ -182,6 +184,40 @@ TEST_F(NetTest, AnExpiredCertificateIsRefused) {
   MakeCertificate("mail.test", -1);
   const absl::Status status = Try(StartServer(), "mail.test", true);
   EXPECT_EQ(GetNetError(status), NetError::kCertificateExpired) << status;
+}
+
+TEST_F(NetTest, WhatTheRefusedCertificateSaysGoesWithTheError) {
+  MakeCertificate("mail.test", -1);
+  const std::optional<Certificate> certificate = GetCertificate(Try(StartServer(), "mail.test", true));
+  ASSERT_TRUE(certificate);
+  EXPECT_EQ(certificate->subject, "server");
+  EXPECT_EQ(certificate->issuer, "test-ca");
+  EXPECT_EQ(certificate->dns_names, std::vector<std::string>{"mail.test"});
+  EXPECT_LT(certificate->not_after, absl::ToUnixSeconds(absl::Now()));
+  EXPECT_EQ(certificate->key_sha256.size(), 64u);
+}
+
+TEST_F(NetTest, APinnedKeyIsAllThatIsLookedAt) {
+  MakeCertificate("mail.test", -1);
+  const uint16_t port = StartServer();
+  TlsOptions options;
+  options.server_name = "other.test";
+  options.pinned_key_sha256 = std::string(64, '0');
+  std::optional<absl::Status> out;
+  async::RunBlocking(runtime_.executor(), Connect(port, options, true, out));
+  EXPECT_EQ(GetNetError(*out), NetError::kCertificateKey) << *out;
+  const std::optional<Certificate> shown = GetCertificate(*out);
+  ASSERT_TRUE(shown);
+  // What openssl says the pin is.
+  Shell("openssl x509 -in s.pem -pubkey -noout | openssl pkey -pubin -outform DER | sha256sum > pin");
+  std::string pin;
+  std::ifstream(directory_ / "pin") >> pin;
+  EXPECT_EQ(shown->key_sha256, pin);
+  options.pinned_key_sha256 = pin;
+  for (int i = 0; i < 2; ++i) {  // the second resumes the session
+    async::RunBlocking(runtime_.executor(), Connect(port, options, true, out));
+    EXPECT_TRUE(out->ok()) << *out;
+  }
 }
 
 TEST_F(NetTest, AServerThatSaysNothingInTheHandshakeTimesOut) {

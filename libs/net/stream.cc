@@ -25,6 +25,34 @@ NetError GetNetError(const absl::Status& status) {
   return static_cast<NetError>(std::string(*payload)[0] - 'a');
 }
 
+std::string_view ReasonOf(NetError error) {
+  switch (error) {
+    case NetError::kResolve:
+      return "HOST_UNKNOWN";
+    case NetError::kConnect:
+      return "CONNECTION_REFUSED";
+    case NetError::kTimeout:
+      return "TIMEOUT";
+    case NetError::kTls:
+      return "TLS_FAILED";
+    case NetError::kCertificateExpired:
+      return "CERTIFICATE_EXPIRED";
+    case NetError::kCertificateName:
+      return "CERTIFICATE_NAME_MISMATCH";
+    case NetError::kCertificateIssuer:
+      return "CERTIFICATE_UNTRUSTED";
+    case NetError::kCertificateKey:
+      return "CERTIFICATE_KEY_MISMATCH";
+    case NetError::kEgress:
+      return "ADDRESS_NOT_ALLOWED";
+    case NetError::kClosed:
+    case NetError::kCancelled:
+    case NetError::kIo:
+      return "CONNECTION_CLOSED";
+  }
+  return "CONNECTION_CLOSED";
+}
+
 bool IsNetError(const absl::Status& status) { return status.GetPayload(kNetErrorUrl).has_value(); }
 
 }  // namespace poststelle::net

@@ -4,6 +4,7 @@
 #include <asio/awaitable.hpp>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -13,10 +14,14 @@
 
 namespace poststelle::net {
 
-// How a server's certificate is judged. TLS 1.2 or newer, SNI and name check against `server_name` always.
+// How a server's certificate is judged. TLS 1.2 or newer, SNI and, without a pin, name check against `server_name`
+// always.
 struct TlsOptions {
   std::string server_name;          // the configured name, never a CNAME's target
   std::string ca_certificates_pem;  // empty: the system's; otherwise only these are trusted
+  // SHA-256 of the one SubjectPublicKeyInfo that is trusted, in lower-case hexadecimal; empty: authorities are. Names,
+  // issuer and dates of the certificate are then not looked at.
+  std::string pinned_key_sha256;
 };
 
 // Why an operation on a stream failed; carried as the absl::Status payload kNetErrorUrl so that a policy can tell
@@ -33,12 +38,21 @@ enum class NetError {
   kCancelled,
   kIo,
   kEgress,
+  kCertificateKey,  // not the pinned one
 };
 absl::Status MakeNetError(NetError error, std::string_view message);
 // The error behind a status that this library made; kIo for any other.
 NetError GetNetError(const absl::Status& status);
 // True if this library made the status.
 bool IsNetError(const absl::Status& status);
+// What docs/errors.md calls it: "HOST_UNKNOWN".
+std::string_view ReasonOf(NetError error);
+
+// Whom a stream speaks TLS with.
+struct TlsPeer {
+  std::string version;  // "TLSv1.3"
+  std::string subject;  // of the certificate, printable
+};
 
 // Deadlines are relative to the call. Every failure is final: the stream is then closed. Cancelling the coroutine
 // (asio cancellation) closes it too. Used by one coroutine at a time.
@@ -56,6 +70,10 @@ class Stream {
   // Upgrades to TLS in place (after STARTTLS, or first of all with implicit TLS).
   virtual asio::awaitable<absl::Status> StartTls(const TlsOptions& options, absl::Duration timeout) = 0;
   virtual bool is_tls() const = 0;
+  // Nothing without TLS.
+  virtual std::optional<TlsPeer> tls_peer() const { return std::nullopt; }
+  // The very address that this stream is connected to, "192.0.2.1:993"; empty where there is none.
+  virtual std::string remote_address() const { return ""; }
   // Ends the pending ReadSome, or the next one, with 0 bytes: its coroutine has something to write meanwhile. Nothing
   // is lost. Thread-safe while the stream lives.
   virtual void Wake() = 0;

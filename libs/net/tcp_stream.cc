@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "libs/base/sv.h"
+#include "libs/net/certificate.h"
 
 namespace poststelle::net {
 namespace {
@@ -43,6 +44,23 @@ TcpStream::TcpStream(asio::ip::tcp::socket socket, std::shared_ptr<TlsContexts> 
     : core_(std::make_shared<Core>(std::move(socket))), contexts_(std::move(contexts)), peer_(std::move(peer)) {}
 
 TcpStream::~TcpStream() { Close(); }
+
+std::optional<TlsPeer> TcpStream::tls_peer() const {
+  if (ssl_ == nullptr) return std::nullopt;
+  TlsPeer out;
+  out.version = SSL_get_version(ssl_.get());
+  if (X509* certificate = SSL_get0_peer_certificate(ssl_.get())) out.subject = Describe(certificate).subject;
+  return out;
+}
+
+std::string TcpStream::remote_address() const {
+  asio::error_code error;
+  const asio::ip::tcp::endpoint remote = core_->socket.remote_endpoint(error);
+  if (error) return "";
+  const std::string address = remote.address().to_string();
+  return remote.address().is_v6() ? absl::StrCat("[", address, "]:", remote.port())
+                                  : absl::StrCat(address, ":", remote.port());
+}
 
 void TcpStream::Close() {
   ++core_->armed;

@@ -24,6 +24,8 @@ class TcpStream : public Stream {
   asio::awaitable<absl::Status> StartTls(const TlsOptions& options, absl::Duration timeout) override;
   void Expect(uint64_t bytes) override { expected_ = bytes; }
   bool is_tls() const override { return ssl_ != nullptr; }
+  std::optional<TlsPeer> tls_peer() const override;
+  std::string remote_address() const override;
   void Wake() override;
   void Close() override;
 

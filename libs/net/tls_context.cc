@@ -6,7 +6,9 @@
 #include <asio/ip/address.hpp>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "libs/base/ids.h"
+#include "libs/net/certificate.h"
 
 namespace poststelle::net {
 namespace {
@@ -36,17 +38,15 @@ bool LoadPem(X509_STORE* store, const std::string& pem) {
   return loaded > 0;
 }
 
-std::string DateOf(const ASN1_TIME* time) {
-  std::tm tm{};
-  if (time == nullptr || ASN1_TIME_to_tm(time, &tm) != 1) return "an unknown date";
-  return absl::StrCat(tm.tm_year + 1900, "-", tm.tm_mon < 9 ? "0" : "", tm.tm_mon + 1, "-", tm.tm_mday < 10 ? "0" : "",
-                      tm.tm_mday);
+std::string DateOf(int64_t time) {
+  return time == 0 ? "an unknown date" : absl::FormatTime("%Y-%m-%d", absl::FromUnixSeconds(time), absl::UTCTimeZone());
 }
 
 }  // namespace
 
 struct TlsContexts::Store {
   SSL_CTX* context = nullptr;
+  std::string pinned_key_sha256;  // empty: authorities are trusted
   std::mutex mutex;
   std::map<std::string, SSL_SESSION*> sessions;  // by peer
 
@@ -62,7 +62,22 @@ namespace {
 struct Peer {
   std::string name;
   std::shared_ptr<TlsContexts::Store> store;
+  std::optional<Certificate> certificate;  // once the server has shown one
 };
+
+// Instead of X509_verify_cert alone: keeps what the server showed, which OpenSSL forgets where it is refused, and
+// knows pins.
+int Verify(X509_STORE_CTX* verifying, void*) {
+  auto* ssl = static_cast<SSL*>(X509_STORE_CTX_get_ex_data(verifying, SSL_get_ex_data_X509_STORE_CTX_idx()));
+  auto* owner = static_cast<Peer*>(SSL_get_app_data(ssl));
+  X509* shown = X509_STORE_CTX_get0_cert(verifying);
+  owner->certificate = Describe(shown);
+  const std::string& pin = owner->store->pinned_key_sha256;
+  if (pin.empty()) return X509_verify_cert(verifying);
+  const bool same = owner->certificate->key_sha256 == pin;
+  X509_STORE_CTX_set_error(verifying, same ? X509_V_OK : X509_V_ERR_APPLICATION_VERIFICATION);
+  return same ? 1 : 0;
+}
 
 // Called by OpenSSL when the server hands out a session; returning 1 keeps the reference.
 int KeepSession(SSL* ssl, SSL_SESSION* session) {
@@ -86,12 +101,14 @@ int PeerIndex() {
   return index;
 }
 
-absl::StatusOr<std::shared_ptr<TlsContexts::Store>> MakeStore(const std::string& pem) {
+absl::StatusOr<std::shared_ptr<TlsContexts::Store>> MakeStore(const std::string& pem, const std::string& pin) {
   auto store = std::make_shared<TlsContexts::Store>();
   store->context = SSL_CTX_new(TLS_client_method());
   SSL_CTX* context = store->context;
   SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION);
   SSL_CTX_set_verify(context, SSL_VERIFY_PEER, nullptr);
+  store->pinned_key_sha256 = pin;
+  SSL_CTX_set_cert_verify_callback(context, Verify, nullptr);
   SSL_CTX_set_mode(context,
                    SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
   SSL_CTX_set_read_ahead(context, 1);
@@ -113,10 +130,10 @@ absl::StatusOr<SslPtr> TlsContexts::NewClient(const TlsOptions& options, const s
   std::shared_ptr<Store> store;
   {
     std::lock_guard lock(mutex_);
-    const std::string key = Sha256(options.ca_certificates_pem);
+    const std::string key = Sha256(options.ca_certificates_pem) + options.pinned_key_sha256;
     auto it = stores_.find(key);
     if (it == stores_.end()) {
-      auto made = MakeStore(options.ca_certificates_pem);
+      auto made = MakeStore(options.ca_certificates_pem, options.pinned_key_sha256);
       if (!made.ok()) return made.status();
       if (stores_.size() >= kMaxStores) stores_.clear();  // streams keep theirs (Peer)
       it = stores_.emplace(key, *made).first;
@@ -139,7 +156,7 @@ absl::StatusOr<SslPtr> TlsContexts::NewClient(const TlsOptions& options, const s
     checked = checked && X509_VERIFY_PARAM_set1_ip_asc(verify, options.server_name.c_str()) == 1;
   }
   if (!checked) return MakeNetError(NetError::kTls, "there is no server name to check the certificate against");
-  auto* owner = new Peer{peer + "/" + options.server_name, store};
+  auto* owner = new Peer{peer + "/" + options.server_name, store, std::nullopt};
   SSL_set_ex_data(ssl.get(), PeerIndex(), owner);  // owns it
   SSL_set_app_data(ssl.get(), owner);
   std::lock_guard lock(store->mutex);
@@ -149,32 +166,31 @@ absl::StatusOr<SslPtr> TlsContexts::NewClient(const TlsOptions& options, const s
 
 absl::Status ExplainHandshake(SSL* ssl, const std::string& server_name) {
   const long verdict = SSL_get_verify_result(ssl);
-  X509* certificate = SSL_get0_peer_certificate(ssl);
+  const auto* owner = static_cast<const Peer*>(SSL_get_app_data(ssl));
+  if (verdict == X509_V_OK || owner == nullptr || !owner->certificate) {
+    return MakeNetError(NetError::kTls, absl::StrCat("the TLS handshake failed: ", LastError(), "."));
+  }
+  ERR_clear_error();
+  const Certificate& certificate = *owner->certificate;
+  const auto wrong = [&](NetError error, const std::string& sentence) {
+    return WithCertificate(MakeNetError(error, absl::StrCat("the certificate of ", server_name, " ", sentence, ".")),
+                           certificate);
+  };
   switch (verdict) {
-    case X509_V_OK:
-      return MakeNetError(NetError::kTls, absl::StrCat("the TLS handshake failed: ", LastError(), "."));
     case X509_V_ERR_CERT_HAS_EXPIRED:
-      ERR_clear_error();
-      return MakeNetError(
-          NetError::kCertificateExpired,
-          absl::StrCat("the certificate of ", server_name, " expired on ",
-                       DateOf(certificate == nullptr ? nullptr : X509_get0_notAfter(certificate)), "."));
+      return wrong(NetError::kCertificateExpired, "expired on " + DateOf(certificate.not_after));
     case X509_V_ERR_CERT_NOT_YET_VALID:
-      ERR_clear_error();
-      return MakeNetError(
-          NetError::kCertificateExpired,
-          absl::StrCat("the certificate of ", server_name, " is not valid before ",
-                       DateOf(certificate == nullptr ? nullptr : X509_get0_notBefore(certificate)), "."));
+      return wrong(NetError::kCertificateExpired, "is not valid before " + DateOf(certificate.not_before));
     case X509_V_ERR_HOSTNAME_MISMATCH:
     case X509_V_ERR_IP_ADDRESS_MISMATCH:
-      ERR_clear_error();
-      return MakeNetError(NetError::kCertificateName,
-                          absl::StrCat("the certificate is not made out to ", server_name, "."));
+      return WithCertificate(MakeNetError(NetError::kCertificateName,
+                                          absl::StrCat("the certificate is not made out to ", server_name, ".")),
+                             certificate);
+    case X509_V_ERR_APPLICATION_VERIFICATION:
+      return wrong(NetError::kCertificateKey, "has another key than the one that is pinned");
     default:
-      ERR_clear_error();
-      return MakeNetError(NetError::kCertificateIssuer,
-                          absl::StrCat("the certificate of ", server_name,
-                                       " is not trusted: ", X509_verify_cert_error_string(verdict), "."));
+      return wrong(NetError::kCertificateIssuer,
+                   absl::StrCat("is not trusted: ", X509_verify_cert_error_string(verdict)));
   }
 }
 

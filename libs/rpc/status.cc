@@ -113,6 +113,11 @@ grpc::Status FromAbsl(const absl::Status& status) {
 
 std::string ReasonOf(const grpc::Status& status) { return Detail<google::rpc::ErrorInfo>(status).reason(); }
 
+std::map<std::string, std::string> MetadataOf(const grpc::Status& status) {
+  const auto info = Detail<google::rpc::ErrorInfo>(status);
+  return {info.metadata().begin(), info.metadata().end()};
+}
+
 std::vector<Violation> ViolationsOf(const grpc::Status& status) {
   std::vector<Violation> out;
   const auto bad = Detail<google::rpc::BadRequest>(status);

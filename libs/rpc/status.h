@@ -37,6 +37,8 @@ grpc::Status FromAbsl(const absl::Status& status);
 
 // The reason of an error that came over the wire; empty if there is none.
 std::string ReasonOf(const grpc::Status& status);
+// Its metadata.
+std::map<std::string, std::string> MetadataOf(const grpc::Status& status);
 // The bad fields of an error that came over the wire.
 std::vector<Violation> ViolationsOf(const grpc::Status& status);
 

@@ -19,6 +19,7 @@ bool MayPass(net::NetError error) {
     case net::NetError::kCertificateExpired:
     case net::NetError::kCertificateName:
     case net::NetError::kCertificateIssuer:
+    case net::NetError::kCertificateKey:
     case net::NetError::kTls:
     case net::NetError::kEgress:
       return false;

@@ -6,20 +6,12 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "libs/base/printable.h"
 #include "libs/base/sv.h"
-#include "libs/base/utf8.h"
 #include "libs/smtp/error.h"
 
 namespace poststelle::smtp {
 namespace {
-
-bool IsPrintable(uint32_t c) {
-  if (c < 0x20 || (c >= 0x7F && c < 0xA0)) return false;
-  const bool separator = c == 0x2028 || c == 0x2029;
-  const bool direction =
-      c == 0x061C || c == 0x200E || c == 0x200F || (c >= 0x202A && c <= 0x202E) || (c >= 0x2066 && c <= 0x2069);
-  return !separator && !direction && c != 0xFEFF;
-}
 
 // Length of an enhanced status code of `severity` at the beginning of `text`, which is followed by a space or nothing;
 // 0: none.
@@ -47,23 +39,6 @@ std::string WhoItIs(std::string_view line) {
 }
 
 }  // namespace
-
-std::string Printable(std::string_view text, size_t max_bytes) {
-  std::string out;
-  size_t at = 0;
-  while (at < text.size() && out.size() < max_bytes) {
-    const size_t begin = at;
-    uint32_t code = 0;
-    if (!NextCodePoint(text, at, code)) {
-      out.push_back('?');
-      ++at;
-    } else if (IsPrintable(code)) {
-      if (out.size() + at - begin > max_bytes) break;
-      out.append(text.substr(begin, at - begin));
-    }
-  }
-  return out;
-}
 
 std::string Reply::Text() const { return Printable(absl::StrJoin(lines, " "), kMaxReplyText); }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "libs/base/printable.h"
 
 namespace poststelle::smtp {
 
@@ -30,10 +31,6 @@ struct Reply {
   // For a person: 550 5.1.1 "no such user". Empty if there was no reply.
   std::string Quoted() const;
 };
-
-// `text` as valid UTF-8 without control characters and without those that turn the direction of what stands around
-// them; bytes that are no UTF-8 become "?". At most `max_bytes`, whole characters.
-std::string Printable(std::string_view text, size_t max_bytes);
 
 // Takes bytes until one reply is whole. Lines may end in LF alone. Not thread-safe.
 class ReplyParser {

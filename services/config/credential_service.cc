@@ -3,8 +3,8 @@
 #include "absl/strings/match.h"
 #include "libs/rpc/status.h"
 #include "libs/rpc/unary.h"
-#include "services/config/mailbox_service.h"
 #include "services/config/mailbox_validator.h"
+#include "services/config/stored_password.h"
 
 namespace poststelle::config {
 
@@ -20,20 +20,8 @@ async::Task<grpc::Status> CredentialService::Get(const v1::GetCredentialsRequest
   if (!IsMailboxId(id)) co_return rpc::InvalidFields({{"name", "must be mailboxes/{mailbox}"}});
   absl::StatusOr<StoredMailbox> found = co_await store_.Get(id);
   if (!found.ok()) co_return rpc::FromAbsl(found.status());
-  if (found->sealed_password.empty()) {
-    co_return rpc::Error(grpc::StatusCode::FAILED_PRECONDITION, "NO_SECRET", "the mailbox has no password");
-  }
-  absl::StatusOr<SecretString> password = vault_.Open(found->sealed_password, PasswordRecord(id));
-  if (absl::IsNotFound(password.status())) {
-    // Its key may have been rotated away between the two: then another seal is stored by now.
-    found = co_await store_.Get(id);
-    if (!found.ok()) co_return rpc::FromAbsl(found.status());
-    password = vault_.Open(found->sealed_password, PasswordRecord(id));
-  }
-  if (!password.ok()) {
-    co_return rpc::Error(grpc::StatusCode::FAILED_PRECONDITION, "SECRET_UNREADABLE",
-                         "the password can't be decrypted: " + std::string(password.status().message()));
-  }
+  absl::StatusOr<SecretString> password = co_await OpenPassword(store_, vault_, id, *found);
+  if (!password.ok()) co_return rpc::FromAbsl(password.status());
   const v1::Mailbox& mailbox = found->mailbox;
   response.set_login_name(LoginName(mailbox));
   response.set_password(std::string(password->Reveal()));

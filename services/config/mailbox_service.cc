@@ -115,6 +115,16 @@ grpc::ServerUnaryReactor* MailboxService::SuggestSettings(grpc::CallbackServerCo
                                                           v1::SuggestSettingsResponse* response) {
   return rpc::Unary(context, gate_, *request, Suggest(lookup_, *request, *response));
 }
+grpc::ServerWriteReactor<v1::TestMailboxResponse>* MailboxService::TestMailbox(grpc::CallbackServerContext* context,
+                                                                               const v1::TestMailboxRequest* request) {
+  auto stream = std::make_shared<TestStream>(gate_.executor());
+  return TestStream::Run(stream, context, gate_, *request, probe_.Test(gate_.CallerOf(*context), *request, stream));
+}
+grpc::ServerUnaryReactor* MailboxService::PreviewMailbox(grpc::CallbackServerContext* context,
+                                                         const v1::PreviewMailboxRequest* request,
+                                                         v1::PreviewMailboxResponse* response) {
+  return rpc::Unary(context, gate_, *request, probe_.Preview(gate_.CallerOf(*context), *request, *response));
+}
 
 absl::StatusOr<StoredMailbox> MailboxService::Seal(v1::Mailbox mailbox) const {
   StoredMailbox out;

@@ -9,6 +9,7 @@
 #include "libs/secrets/vault.h"
 #include "poststelle/config/v1/mailbox_service.grpc.pb.h"
 #include "services/config/fetcher_client.h"
+#include "services/config/mailbox_probe.h"
 #include "services/config/mailbox_store.h"
 #include "services/config/mailbox_watch.h"
 
@@ -22,7 +23,7 @@ class MailboxService : public v1::MailboxService::CallbackService {
   // `epoch` is read by calls only.
   MailboxService(const rpc::Gate& gate, MailboxStore& store, ChangeHub& hub, const secrets::Vault& vault,
                  const std::string& epoch, absl::Duration min_interval, const std::atomic<bool>& draining,
-                 ServerLookup& lookup)
+                 ServerLookup& lookup, const MailboxProbe& probe)
       : gate_(gate),
         store_(store),
         hub_(hub),
@@ -30,7 +31,8 @@ class MailboxService : public v1::MailboxService::CallbackService {
         epoch_(epoch),
         min_interval_(min_interval),
         draining_(draining),
-        lookup_(lookup) {}
+        lookup_(lookup),
+        probe_(probe) {}
 
   grpc::ServerUnaryReactor* CreateMailbox(grpc::CallbackServerContext* context, const v1::CreateMailboxRequest* request,
                                           v1::CreateMailboxResponse* response) override;
@@ -48,6 +50,11 @@ class MailboxService : public v1::MailboxService::CallbackService {
   grpc::ServerUnaryReactor* SuggestSettings(grpc::CallbackServerContext* context,
                                             const v1::SuggestSettingsRequest* request,
                                             v1::SuggestSettingsResponse* response) override;
+  grpc::ServerWriteReactor<v1::TestMailboxResponse>* TestMailbox(grpc::CallbackServerContext* context,
+                                                                 const v1::TestMailboxRequest* request) override;
+  grpc::ServerUnaryReactor* PreviewMailbox(grpc::CallbackServerContext* context,
+                                           const v1::PreviewMailboxRequest* request,
+                                           v1::PreviewMailboxResponse* response) override;
   grpc::ServerWriteReactor<v1::WatchMailboxesResponse>* WatchMailboxes(
       grpc::CallbackServerContext* context, const v1::WatchMailboxesRequest* request) override;
 
@@ -78,6 +85,7 @@ class MailboxService : public v1::MailboxService::CallbackService {
   const absl::Duration min_interval_;
   const std::atomic<bool>& draining_;
   ServerLookup& lookup_;
+  const MailboxProbe& probe_;
 };
 
 }  // namespace poststelle::config

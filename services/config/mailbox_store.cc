@@ -33,12 +33,6 @@ async::Task<absl::Status> CheckName(sql::Transaction& tx, const v1::Mailbox& mai
       "DISPLAY_NAME_TAKEN");
 }
 
-bool ConnectionChanged(const v1::Mailbox& a, const v1::Mailbox& b) {
-  return a.connection().host() != b.connection().host() || a.connection().port() != b.connection().port() ||
-         a.connection().protocol() != b.connection().protocol() || a.address() != b.address() ||
-         LoginName(a) != LoginName(b);
-}
-
 // Whether an update to `next`, which keeps the password, changes nothing.
 bool IsSame(const v1::Mailbox& stored, v1::Mailbox next) {
   next.set_etag(stored.etag());
@@ -151,6 +145,12 @@ ListStatement Select(const MailboxSelection& selection, const std::string& after
 }
 
 }  // namespace
+
+bool ConnectionChanged(const v1::Mailbox& a, const v1::Mailbox& b) {
+  return a.connection().host() != b.connection().host() || a.connection().port() != b.connection().port() ||
+         a.connection().protocol() != b.connection().protocol() || a.address() != b.address() ||
+         LoginName(a) != LoginName(b);
+}
 
 std::string PositionOf(const v1::Mailbox& mailbox, const MailboxSelection& selection) {
   const std::string tail = "\n" + IdOf(mailbox);

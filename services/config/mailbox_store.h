@@ -94,6 +94,10 @@ class MailboxStore {
   std::function<void()> on_commit_;
 };
 
+// Whether messages of the server have other identities in `b` than in `a`: another server, port, protocol, login name
+// or address. The connection generation counts it.
+bool ConnectionChanged(const v1::Mailbox& a, const v1::Mailbox& b);
+
 // Where `mailbox` stands in the order of `selection`, as text for List's `after`.
 std::string PositionOf(const v1::Mailbox& mailbox, const MailboxSelection& selection);
 

@@ -74,7 +74,9 @@ class StoreTest : public ::testing::Test {
           gate(test.runtime_.executor(), *access),
           hub(test.runtime_.executor(), store, epoch),
           lookup(test.runtime_.executor(), nullptr, absl::Seconds(1)),
-          service(gate, store, hub, *vault, epoch, absl::Minutes(1), draining, lookup) {
+          probe_clients(test.runtime_.executor(), nullptr, nullptr),
+          probe(store, *vault, absl::Minutes(1), probe_clients),
+          service(gate, store, hub, *vault, epoch, absl::Minutes(1), draining, lookup, probe) {
       gate.Open();
       store.OnCommit([this] { hub.Nudge(); });
       hub.Start();
@@ -94,6 +96,8 @@ class StoreTest : public ::testing::Test {
     rpc::Gate gate;
     ChangeHub hub;
     FetcherClient lookup;  // of no fetcher
+    ProbeClients probe_clients;
+    MailboxProbe probe;
     MailboxService service;
     std::unique_ptr<grpc::Server> server;
     std::unique_ptr<v1::MailboxService::Stub> stub;

@@ -14,6 +14,7 @@
 #include "services/config/fetcher_client.h"
 #include "services/config/key_rotation.h"
 #include "services/config/keys_command.h"
+#include "services/config/mailbox_probe.h"
 #include "services/config/mailbox_service.h"
 #include "services/config/mailbox_store.h"
 
@@ -60,8 +61,9 @@ int Fail(const std::string& option, const absl::Status& status) {
 int Main(int argc, char** argv) {
   std::string database_url = "sqlite:config.db";
   std::string key_file = "config.key";
-  std::string fetcher_token_file;
   std::string fetcher_address;
+  std::string sender_address;
+  std::string service_token_file = "config.token";
   absl::Duration lookup_timeout = absl::Seconds(2);  // a person waits
   absl::Duration min_interval = absl::Minutes(1);
   int64_t history = 10'000;
@@ -73,10 +75,12 @@ int Main(int argc, char** argv) {
   options.Text("--key-file", key_file, "File with the keys that seal passwords; made at the first start");
   options.Text(
       "--fetcher-address", fetcher_address,
-      "Address of a fetcher, which asks the network what this service must not; without one, settings that are "
-      "not in the table of providers are guessed");
-  options.Text("--fetcher-token-file", fetcher_token_file,
-               "File with the token that this service shows to the fetcher: one of the role service");
+      "Address of a fetcher, which asks the network what this service must not: it tries inbound mailboxes and looks "
+      "up the mail servers of a domain; without one the former is not possible and the latter are guessed");
+  options.Text("--sender-address", sender_address,
+               "Address of a sender, which tries outbound mailboxes; without one that is not possible");
+  options.Text("--service-token-file", service_token_file,
+               "File with the token that this service shows to fetcher and sender: one of the role service");
   options.Duration("--lookup-timeout", lookup_timeout,
                    "How long the fetcher may take to look up a domain's mail servers; after that they are guessed",
                    absl::Milliseconds(1));
@@ -100,10 +104,14 @@ int Main(int argc, char** argv) {
   std::string epoch;  // empty until the database is prepared
   ChangeHub hub(executor, store, epoch);
   store.OnCommit([&hub] { hub.Nudge(); });
-  FetcherClient fetcher(executor,
-                        fetcher_address.empty() ? nullptr : rpc::MakeChannel(fetcher_address, fetcher_token_file),
-                        lookup_timeout);
-  MailboxService mailboxes(gate, store, hub, **vault, epoch, min_interval, frame.draining(), fetcher);
+  const auto channel = [&service_token_file](const std::string& address) {
+    return address.empty() ? nullptr : rpc::MakeChannel(address, service_token_file);
+  };
+  const std::shared_ptr<grpc::Channel> fetcher = channel(fetcher_address);
+  FetcherClient lookup(executor, fetcher, lookup_timeout);
+  ProbeClients probe_clients(executor, fetcher, channel(sender_address));
+  MailboxProbe probe(store, **vault, min_interval, probe_clients);
+  MailboxService mailboxes(gate, store, hub, **vault, epoch, min_interval, frame.draining(), lookup, probe);
   CatalogueStore statuses(**database, TicketStatuses(), store);
   CatalogueStore labels(**database, Labels(), store);
   TicketStatusService status_service(gate, statuses, epoch);

@@ -11,37 +11,13 @@ namespace {
 
 constexpr absl::Duration kOurs = absl::Seconds(10);
 
-std::string NetReason(net::NetError error) {
-  switch (error) {
-    case net::NetError::kResolve:
-      return "HOST_UNKNOWN";
-    case net::NetError::kConnect:
-      return "CONNECTION_REFUSED";
-    case net::NetError::kTimeout:
-      return "TIMEOUT";
-    case net::NetError::kTls:
-      return "TLS_FAILED";
-    case net::NetError::kCertificateExpired:
-      return "CERTIFICATE_EXPIRED";
-    case net::NetError::kCertificateName:
-      return "CERTIFICATE_NAME_MISMATCH";
-    case net::NetError::kCertificateIssuer:
-      return "CERTIFICATE_UNTRUSTED";
-    case net::NetError::kEgress:
-      return "ADDRESS_NOT_ALLOWED";
-    case net::NetError::kClosed:
-    case net::NetError::kCancelled:
-    case net::NetError::kIo:
-      return "CONNECTION_CLOSED";
-  }
-  return "CONNECTION_CLOSED";
-}
+}  // namespace
 
-std::string FindReason(const absl::Status& status) {
+std::string FailureReason(const absl::Status& status) {
   if (std::string given = ReasonOf(status); !given.empty()) return given;
   switch (imap::GetErrorKind(status)) {
     case imap::ErrorKind::kNetwork:
-      return NetReason(net::GetNetError(status));
+      return std::string(net::ReasonOf(net::GetNetError(status)));
     case imap::ErrorKind::kTimeout:
       return "TIMEOUT";
     case imap::ErrorKind::kProtocol:
@@ -66,6 +42,8 @@ std::string FindReason(const absl::Status& status) {
   return absl::IsUnavailable(status) ? "DATABASE_UNAVAILABLE" : "INTERNAL";
 }
 
+namespace {
+
 std::string Advice(const std::string& reason) {
   if (reason == "HOST_UNKNOWN") return "Check the server address.";
   if (reason == "CONNECTION_REFUSED") return "Check server address and port, and that a firewall lets us through.";
@@ -74,6 +52,8 @@ std::string Advice(const std::string& reason) {
   if (reason == "CERTIFICATE_UNTRUSTED")
     return "If the server uses a private authority, add its certificate to the mailbox.";
   if (reason == "CERTIFICATE_NAME_MISMATCH") return "Use the server name that the certificate is made out to.";
+  if (reason == "CERTIFICATE_KEY_MISMATCH")
+    return "If the server really has a new key, pin that one; compare it by another way first.";
   if (reason == "CERTIFICATE_EXPIRED") return "The server's operator has to renew it.";
   if (reason == "AUTHENTICATION_REJECTED") return "Check login name and password, then save the mailbox.";
   if (reason == "FOLDER_MISSING") return "Check the folder's name, or create it on the server.";
@@ -92,7 +72,7 @@ std::string Advice(const std::string& reason) {
 
 Failure Classify(const absl::Status& status, const config::v1::Mailbox& mailbox) {
   Failure failure;
-  failure.reason = FindReason(status);
+  failure.reason = FailureReason(status);
   failure.credentials = failure.reason == "AUTHENTICATION_REJECTED";
   failure.settings = failure.reason == "ADDRESS_NOT_ALLOWED";
   failure.ours = failure.reason == "CONFIG_UNAVAILABLE" || failure.reason == "PARSER_UNAVAILABLE" ||

@@ -18,6 +18,9 @@ struct Failure {
   bool ours = false;         // the mail server is not to blame: come again as soon as what failed here may be back
 };
 
+// The reason of a failure, as docs/errors.md lists them.
+std::string FailureReason(const absl::Status& status);
+
 // Turns the status of a failed poll of `mailbox` into its reason.
 Failure Classify(const absl::Status& status, const config::v1::Mailbox& mailbox);
 

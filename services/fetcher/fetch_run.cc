@@ -323,6 +323,7 @@ async::Task<absl::StatusOr<OpenMailbox>> ConnectTo(FetchContext& context, const 
   }
   options.tls.server_name = connection.host();
   options.tls.ca_certificates_pem = connection.ca_certificates_pem();
+  options.tls.pinned_key_sha256 = connection.pinned_key_sha256();
   options.login = credentials.login_name;
   options.password = credentials.password;
   options.limits.max_body_bytes = context.max_message_size + (1 << 20);

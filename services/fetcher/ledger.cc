@@ -177,6 +177,22 @@ async::Task<absl::StatusOr<std::vector<OpenRow>>> ReadAsRead(sql::Transaction& t
   co_return ToOpenRows(result);
 }
 
+async::Task<absl::StatusOr<std::vector<uint32_t>>> ReadSettled(sql::Transaction& tx, const FolderKey& folder,
+                                                               uint32_t uid_validity, uint32_t first, uint32_t last) {
+  Params params = Key(folder, uid_validity, first);
+  params.emplace_back(int64_t{last});
+  PS_CO_ASSIGN_OR_RETURN(
+      sql::Result result,
+      co_await tx.Execute("SELECT uid FROM message WHERE mailbox_key = $1 AND generation = $2 AND folder = $3 AND "
+                          "uid_validity = $4 AND uid >= $5 AND uid <= $6 AND state || '' NOT IN ('pending', 'as_read', "
+                          "'passed_over')",
+                          std::move(params)));
+  std::vector<uint32_t> out;
+  out.reserve(result.rows.size());
+  for (const sql::Row& row : result.rows) out.push_back(static_cast<uint32_t>(row.Int(0)));
+  co_return out;
+}
+
 async::Task<absl::StatusOr<bool>> HasOlderIdentities(sql::Transaction& tx, const FolderKey& folder,
                                                      uint32_t uid_validity) {
   PS_CO_ASSIGN_OR_RETURN(

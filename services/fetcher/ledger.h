@@ -152,6 +152,10 @@ struct PassedOver {
 };
 async::Task<absl::StatusOr<std::vector<PassedOver>>> ReadPassedOver(sql::Transaction& tx, const FolderKey& folder,
                                                                     uint32_t uid_validity, int64_t oldest);
+// UIDs from `first` to `last` whose mail was imported, or would not be for another reason than its age, its read mark
+// or its deletion: what a preview passes over.
+async::Task<absl::StatusOr<std::vector<uint32_t>>> ReadSettled(sql::Transaction& tx, const FolderKey& folder,
+                                                               uint32_t uid_validity, uint32_t first, uint32_t last);
 // True if the mailbox has fetched mail under another UIDVALIDITY or connection, whose anchors may recognise a listing.
 async::Task<absl::StatusOr<bool>> HasOlderIdentities(sql::Transaction& tx, const FolderKey& folder,
                                                      uint32_t uid_validity);

@@ -113,8 +113,11 @@ int Main(int argc, char** argv) {
   TicketFeedService feed_service(gate, feed, hub, queries, subscription_queries, frame.draining());
   MessageService message_service(gate, fetch, queries, catalog);
   FetchService fetch_service(gate, catalog, board, feed_info);
+  ProbeContext probe{*to_mail_servers, connections, database};
+  probe.connect_timeout = fetch.connect_timeout;
+  probe.command_timeout = std::min(probe.command_timeout, options.command_timeout);
+  ProbeService probe_service(gate, probe, *records);
   QuarantineService quarantine_service(gate, queries, feed_info);
-  ProbeService probe_service(gate, *records);
   for (grpc::Service* service : std::initializer_list<grpc::Service*>{&feed_service, &message_service, &fetch_service,
                                                                       &quarantine_service, &probe_service}) {
     frame.Add(*service);

@@ -14,7 +14,7 @@ from stack import ROLES, Stack, binary, write_secret
 from google.rpc import error_details_pb2, status_pb2  # after stack, which knows where the generated protos are
 from poststelle.fetcher.v1 import ticket_feed_service_pb2
 
-SERVERS = {"poststelle.config.v1": "config", "poststelle.fetcher.v1": "fetcher"}
+SERVERS = {"poststelle.config.v1": "config", "poststelle.fetcher.v1": "fetcher", "poststelle.sender.v1": "sender"}
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 UNKNOWN = "a-token-that-nobody-has-given-out"
 # What a call that was let in never ends with: the first two are refusals, the others defects.
@@ -26,16 +26,16 @@ NEVER = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grp
 def stack():
     """Everybody needs a token; everything is logged."""
     with pytest.MonkeyPatch.context() as environment:
-        for service in ("CONFIG", "FETCHER"):
+        for service in ("CONFIG", "FETCHER", "SENDER"):
             environment.setenv(f"POSTSTELLE_{service}_LOG_LEVEL", "debug")
-        with Stack(mail=False, loopback=False).start() as s:
+        with Stack(mail=False, loopback=False, sender=True).start() as s:
             yield s
 
 
 @pytest.fixture(scope="module")
 def open_stack():
     """Callers on this machine need none."""
-    with Stack(mail=False).start() as s:
+    with Stack(mail=False, sender=True).start() as s:
         yield s
 
 

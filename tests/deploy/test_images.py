@@ -15,14 +15,14 @@ import pytest
 from conftest import COUNTS
 from manifests import K8S, render, schemas
 from samples import mail
-from servers import Authority, Dovecot, Postgres, Redis, wait_until
+from servers import Authority, Dovecot, Postgres, Redis, free_port, wait_until
 from stack import ACCOUNTS, BUILD, LOOPBACK, ROOT, Feed, Service, Stack
 
 UID = 65532
 STATE = "/var/lib/poststelle"
-PROGRAMS = {"config": {"poststelle-config"}, "fetcher": {"poststelle-fetcher", "poststelle-parser"}}
+PROGRAMS = {"config": {"poststelle-config"}, "fetcher": {"poststelle-fetcher", "poststelle-parser"}, "sender": {"poststelle-sender"}}
 TOKEN = "a-token-of-the-tests-and-nothing-else"
-SECRETS = {"config.key": "key test " + "5a" * 32 + "\n", "fetcher.token": TOKEN + "\n",
+SECRETS = {"config.key": "key test " + "5a" * 32 + "\n", "fetcher.token": TOKEN + "\n", "config.token": TOKEN + "\n",
            "identities": f"fetcher service sha256:{hashlib.sha256(TOKEN.encode()).hexdigest()}\n"}
 TEXTS = {"shift_jis": "請求書を送ってください", "iso-2022-jp": "請求書", "euc-kr": "송장을 보내 주세요", "gb18030": "请发送发票",
          "big5": "請寄發票", "koi8-r": "Пришлите счёт", "windows-1251": "Пришлите счёт", "iso-8859-15": "Rechnung über 5 €"}
@@ -67,7 +67,7 @@ class ServiceInImage(Service):
         given = dict(argument.split("=", 1) for argument in container["args"])
         given.update({"--listen": "127.0.0.1:0", "--metrics-address": "127.0.0.1:0", "--port-file": f"{STATE}/{name}.port"}, **changes)
         self.arguments = [f"{flag}={value}" for flag, value in given.items()]
-        self.settings = {v["name"]: env[v["name"]] for v in container["env"]}
+        self.settings = {v["name"]: env[v["name"]] for v in container.get("env", [])}
         self.mounts = {target: mount_secret(os.path.join(folder, f"{name}-{i}"), content)
                        for i, (target, content) in enumerate(files.items())}
         assert set(self.mounts) == {m["mountPath"] for m in container["volumeMounts"]}
@@ -130,10 +130,14 @@ class StackInImages(Stack):
         token = {"/etc/poststelle/token": {"fetcher.token": SECRETS["fetcher.token"]}}
         identities = {"/etc/poststelle/identities": {"identities": SECRETS["identities"]}}
         tests = {"--allow-unauthenticated-loopback": "true"}
+        sender_port = free_port()  # config names it
+        self.sender = ServiceInImage("sender", images["sender"], containers["sender"], folder,
+                                     {"--listen": f"127.0.0.1:{sender_port}", "--egress-allow": LOOPBACK}, {}, identities)
         self.config = ServiceInImage("config", images["config"], containers["config"], folder,
-                                     {"--min-fetch-interval": "100ms", **tests},
+                                     {"--min-fetch-interval": "100ms", "--sender-address": f"127.0.0.1:{sender_port}", **tests},
                                      {"POSTSTELLE_CONFIG_DATABASE": urls["config"]},
-                                     {"/etc/poststelle/keys": {"config.key": SECRETS["config.key"]}, **identities})
+                                     {"/etc/poststelle/keys": {"config.key": SECRETS["config.key"]},
+                                      "/etc/poststelle/token": {"config.token": SECRETS["config.token"]}, **identities})
         self.config.start()
         self.fetcher = ServiceInImage("fetcher", images["fetcher"], containers["fetcher"], folder,
                                       {"--config-address": self.config.address, "--lease": "2s", "--egress-allow": LOOPBACK, **tests},
@@ -153,7 +157,7 @@ def folder():
 def images(folder):
     subprocess.run([os.path.join(ROOT, "deploy", "image", "build.sh"), BUILD], check=True, timeout=300, stdout=subprocess.DEVNULL)
     return {name: Image(os.path.join(ROOT, "build", "images", f"{name}.tar"), os.path.join(folder, f"image-{name}"))
-            for name in ("config", "fetcher")}
+            for name in PROGRAMS}
 
 
 @pytest.fixture(scope="session")
@@ -166,7 +170,7 @@ def containers(folder):
     return {c["name"]: c for d in documents[path] if d["kind"] == "Deployment" for c in d["spec"]["template"]["spec"]["containers"]}
 
 
-@pytest.mark.parametrize("name", ["config", "fetcher"])
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_an_image_holds_little_and_nothing_to_climb_with(name, images):
     image = images[name]
     assert image.config["User"] == f"{UID}:{UID}"
@@ -198,6 +202,10 @@ def test_the_images_turn_mail_into_tickets_and_end_in_order(database, folder, im
         wait_until(lambda: len(feed.events) == len(TEXTS), 60, "the mails to be tickets")
         feed.close()
         assert {e.message.subject: e.message.text.strip() for e in feed.events} == TEXTS
+        tried = stack.cli("mailbox", "test", "--unsaved", "--outbound", "--address", "x@localhost", "--host", "localhost", "--port",
+                          str(free_port()), password="x", check=False)
+        assert tried.returncode == 7 and b"CONNECTION_REFUSED" in tried.stdout, tried
         assert stack.fetcher.terminate() == 0
+        assert stack.sender.terminate() == 0
         assert stack.config.terminate() == 0
     COUNTS["started"] = len(images)

@@ -68,8 +68,8 @@ def main():
     parser.add_argument("--data", help="folder that keeps config and ledger")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    say("==> Starting Redis" + ("" if options.empty else ", Dovecot (TLS, private certificates)") + ", config and fetcher")
-    with Stack(folder=options.data, mail=not options.empty, lease="10s") as stack:
+    say("==> Starting Redis" + ("" if options.empty else ", Dovecot (TLS, private certificates)") + ", config, fetcher and sender")
+    with Stack(folder=options.data, mail=not options.empty, lease="10s", sender=True) as stack:
         stack.start()
         good = True
         line = ""

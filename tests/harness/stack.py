@@ -184,12 +184,15 @@ class Feed:
 
 
 class Stack:
+    sender = None
+
     def __init__(self, folder=None, mail=True, fetcher_program="poststelle-fetcher", fetcher_arguments=(), lease="2s",
                  database="sqlite", accounts=ACCOUNTS, any_password=None, egress_allow=LOOPBACK, loopback=True,
-                 config_arguments=()):
+                 config_arguments=(), sender=False, sender_arguments=()):
         """`database`: "sqlite" or "postgres". `accounts`: those of the mail server, with their passwords; with `any_password`
         it is one that bears many sessions. `egress_allow`: where mail servers may be that are not public; None leaves it at the
-        default. `loopback`: callers that bring no token are admins. `config_arguments`: further ones of config."""
+        default. `loopback`: callers that bring no token are admins. `config_arguments`: further ones of config. `sender`: start
+        one, too."""
         self.accounts = accounts
         self.own_folder = folder is None
         self.others = []
@@ -207,19 +210,26 @@ class Stack:
             self.authority = Authority(self.mail_folder)
             self.dovecot = Dovecot(self.mail_folder, self.authority, accounts, any_password)
         self.identities = Identities(self.folder)
-        fetcher_port = free_port()  # config and fetcher name each other's address
+        ports = {name: free_port() for name in ("fetcher", "sender")}  # config and fetcher name each other's address
         self.config = Service("config", "poststelle-config", self.folder,
                               ["--database", urls["config"], "--key-file", f"{self.folder}/config.key",
-                               "--min-fetch-interval", "100ms", "--fetcher-address", f"127.0.0.1:{fetcher_port}", "--fetcher-token-file",
-                               self.identities.token_file("service"), *self.identities.arguments(loopback), *config_arguments])
+                               "--min-fetch-interval", "100ms", "--fetcher-address", f"127.0.0.1:{ports['fetcher']}",
+                               "--sender-address", f"127.0.0.1:{ports['sender']}", "--service-token-file",
+                               self.identities.token_file("service"), *self.identities.arguments(loopback)])
         self.config.start()
         self.fetcher = Service("fetcher", fetcher_program, self.folder,
                                ["--database", urls["fetcher"], "--redis", self.redis.url, "--config-address",
                                 self.config.address, "--config-token-file", self.identities.token_file("service"), "--lease",
                                 lease, *(["--egress-allow", egress_allow] if egress_allow else []),
-                                *self.identities.arguments(loopback), *fetcher_arguments], port=fetcher_port)
+                                *self.identities.arguments(loopback), *fetcher_arguments], port=ports["fetcher"])
+        self.sender = Service("sender", "poststelle-sender", self.folder,
+                              [*(["--egress-allow", egress_allow] if egress_allow else []),
+                               *self.identities.arguments(loopback), *sender_arguments], port=ports["sender"]) if sender else None
 
     def start(self, **kwargs):
+        if self.sender:
+            self.sender.start(wait=False)
+            self.sender.reach()
         self.fetcher.start(**kwargs)
         if kwargs.get("wait", True):
             wait_until(self.serving, what="the fetcher to be ready")
@@ -357,7 +367,7 @@ class Stack:
         wait_until(settled, 90, f"{mailbox} to be idle")
 
     def stop(self):
-        for service in (*self.others, self.fetcher, self.config):
+        for service in (*self.others, *([self.sender] if self.sender else []), self.fetcher, self.config):
             try:
                 service.stop()
             except subprocess.TimeoutExpired:

@@ -1,0 +1,20 @@
+// What the services that test mailboxes have in common towards config.
+#pragma once
+
+#include <string>
+
+#include "libs/probe/texts.h"
+#include "libs/rpc/status.h"
+#include "poststelle/config/v1/mailbox.pb.h"
+
+namespace poststelle::probe {
+
+// Settings that can't be tried, which config does not send.
+grpc::Status CheckMailbox(const config::v1::Mailbox& mailbox, config::v1::Mailbox::Direction direction);
+
+// FAILED_PRECONDITION, reason TEST_FAILED, for a step that failed where it is no answer but an error: its kind, reason
+// and texts are in the metadata (step, step_reason, explanation_de, explanation_en, remedy_de, remedy_en,
+// server_words).
+grpc::Status TestFailed(const Step& step);
+
+}  // namespace poststelle::probe
