@@ -2,6 +2,7 @@
 #pragma once
 
 #include <grpcpp/grpcpp.h>
+#include <grpcpp/support/client_callback.h>
 
 #include <atomic>
 #include <memory>
@@ -11,11 +12,12 @@
 namespace poststelle::rpc {
 
 // One server-streaming call. Prepared with the stub (`stub->async()->Method(&in->context(), &request, in.get())`), then
-// Begin(). Shared by gRPC (until the end) and the coroutine that reads. The request lives until the end.
+// Begin(). Shared by gRPC (until the end) and the coroutine that reads, which goes on until kEnd even when it has
+// cancelled the call. The request lives until the end.
 template <typename Response>
 class StreamIn : public grpc::ClientReadReactor<Response> {
  public:
-  explicit StreamIn(const asio::any_io_executor& executor) : executor_(executor), event_(executor) {}
+  explicit StreamIn(const asio::any_io_executor& executor) : event_(executor) {}
 
   grpc::ClientContext& context() { return context_; }
   static void Begin(const std::shared_ptr<StreamIn>& in) {
@@ -27,10 +29,10 @@ class StreamIn : public grpc::ClientReadReactor<Response> {
   // The next message into `out`; kEnd once there are no more, with status(); kNothing after about `patience`, so that
   // the caller can look whether anybody still wants them.
   async::Task<Event> Read(Response& out, absl::Duration patience) {
-    if (!read_ && !ended_) (co_await event_.Wait(patience)).IgnoreError();
-    if (read_ && read_ok_) {
+    if (!message_ && !ended_) (co_await event_.Wait(patience)).IgnoreError();
+    if (message_) {
       out = std::move(next_);
-      read_ = false;
+      message_ = false;
       next_.Clear();
       this->StartRead(&next_);
       co_return Event::kMessage;
@@ -41,34 +43,33 @@ class StreamIn : public grpc::ClientReadReactor<Response> {
   const grpc::Status& status() const { return status_; }
 
  private:
-  static async::Task<void> Linger(std::shared_ptr<StreamIn>) {
-    (co_await async::Sleep(absl::Seconds(1))).IgnoreError();  // only its end counts
-  }
   void Start() {
+    // Reads begin outside of gRPC's callbacks, too: until one of them has failed, gRPC must not call this off.
+    this->AddHold();
     this->StartRead(&next_);
     this->StartCall();
   }
   void OnReadDone(bool ok) override {
-    read_ok_ = ok;
-    read_ = true;
+    if (!ok) {
+      this->RemoveHold();
+      return;  // OnDone follows
+    }
+    message_ = true;
     event_.Notify();
   }
   void OnDone(const grpc::Status& status) override {
-    // gRPC still runs the interceptors of the last batch, which the context owns, when it calls this.
-    async::Spawn(executor_, Linger(std::move(self_)));
+    const std::shared_ptr<StreamIn> last = std::move(self_);
     status_ = status;
     ended_ = true;
     event_.Notify();
   }
 
-  const asio::any_io_executor executor_;
   std::shared_ptr<StreamIn> self_;
   grpc::ClientContext context_;
   async::Event event_;
   Response next_;
   grpc::Status status_;
-  std::atomic<bool> read_{false};
-  std::atomic<bool> read_ok_{false};
+  std::atomic<bool> message_{false};  // there is one in next_
   std::atomic<bool> ended_{false};
 };
 

@@ -8,6 +8,7 @@
 #include "libs/observe/log.h"
 #include "services/fetcher/after_import.h"
 #include "services/fetcher/folder_listing.h"
+#include "services/fetcher/imap_options.h"
 #include "services/fetcher/message_fetcher.h"
 
 namespace poststelle::fetcher {
@@ -309,21 +310,7 @@ async::Task<absl::StatusOr<imap::FolderState>> OpenMailbox::Enter(std::string fo
 async::Task<absl::StatusOr<OpenMailbox>> ConnectTo(FetchContext& context, const config::v1::Mailbox& mailbox) {
   const config::v1::Connection& connection = mailbox.connection();
   PS_CO_ASSIGN_OR_RETURN(Credentials credentials, co_await context.credentials.Get(mailbox));
-  imap::ConnectOptions options;
-  switch (connection.encryption()) {
-    case config::v1::Connection::ENCRYPTION_NONE:
-      options.encryption = imap::Encryption::kNone;
-      break;
-    case config::v1::Connection::ENCRYPTION_STARTTLS:
-      options.encryption = imap::Encryption::kStartTls;
-      break;
-    default:
-      options.encryption = imap::Encryption::kTls;
-      break;
-  }
-  options.tls.server_name = connection.host();
-  options.tls.ca_certificates_pem = connection.ca_certificates_pem();
-  options.tls.pinned_key_sha256 = connection.pinned_key_sha256();
+  imap::ConnectOptions options = ImapOptions(connection);
   options.login = credentials.login_name;
   options.password = credentials.password;
   options.limits.max_body_bytes = context.max_message_size + (1 << 20);

@@ -9,6 +9,7 @@
 #include "libs/base/status_macros.h"
 #include "libs/mail/digest.h"
 #include "libs/observe/log.h"
+#include "services/fetcher/list_window.h"
 
 namespace poststelle::fetcher {
 namespace {
@@ -109,31 +110,14 @@ async::Task<absl::Status> FolderListing::List() {
 }
 
 async::Task<absl::Status> FolderListing::ListWindow(imap::UidRange range, ListingWindows& windows) {
-  ListingAnswer answer(range);
-  auto on_message = [this, &answer](imap::MessageInfo info) -> absl::Status {
-    if (!info.lacks.empty()) {
-      answer.AddIncomplete(info.uid, info.lacks);
-      return absl::OkStatus();
-    }
-    ListedMessage message;
-    message.mail.uid = info.uid;
-    message.mail.size = info.size;
-    message.mail.internal_date = info.internal_date_unix;
-    message.mail.seen = info.seen;
-    message.mail.deleted = info.deleted;
-    // Whoever sends a mail decides how long its headers are: none are kept.
-    if (recognise_) {
-      message.anchor = mail::AnchorFromHeaders(info.header_fields, info.size, info.internal_date_unix);
-    }
-    answer.Add(std::move(message));
-    return absl::OkStatus();
-  };
-  std::function<absl::Status(imap::MessageInfo)> callback = on_message;
-  PS_CO_RETURN_IF_ERROR(co_await mailbox_.client->FetchInfos(range, recognise_, callback));
-  if (std::optional<imap::UidRange> incomplete = answer.TakeIncomplete()) {
-    PS_CO_RETURN_IF_ERROR(co_await mailbox_.client->FetchInfos(*incomplete, recognise_, callback));
+  AnchorOf anchor_of;
+  if (recognise_) {
+    anchor_of = [](const imap::MessageInfo& info) {
+      return mail::AnchorFromHeaders(info.header_fields, info.size, info.internal_date_unix);
+    };
   }
-  PS_CO_ASSIGN_OR_RETURN(std::vector<ListedMessage> items, answer.Take());
+  PS_CO_ASSIGN_OR_RETURN(std::vector<ListedMessage> items,
+                         co_await fetcher::ListWindow(*mailbox_.client, range, anchor_of, windows));
   Failpoint("listing.before_commit");
 
   for (size_t begin = 0; begin < items.size(); begin += kDecisionsPerCommit) {
@@ -149,11 +133,6 @@ async::Task<absl::Status> FolderListing::ListWindow(imap::UidRange range, Listin
     next.watermark = items[end - 1].mail.uid;
     PS_CO_RETURN_IF_ERROR(co_await CommitDecisions(std::move(decisions), next));
     PS_CO_RETURN_IF_ERROR(CheckStop());
-  }
-  if (answer.cut()) {
-    windows.AnsweredCut(items.back().mail.uid, answer.highest());
-  } else {
-    windows.Answered(items.size());
   }
   co_return absl::OkStatus();
 }

@@ -11,6 +11,8 @@
 #include "absl/time/clock.h"
 #include "libs/base/status_macros.h"
 #include "services/fetcher/failure_policy.h"
+#include "services/fetcher/imap_options.h"
+#include "services/fetcher/list_window.h"
 #include "services/fetcher/listing.h"
 #include "services/fetcher/listing_windows.h"
 #include "services/fetcher/mailbox_catalog.h"
@@ -26,16 +28,8 @@ using probe::Step;
 constexpr absl::Duration kPatience = absl::Seconds(20);
 
 imap::ConnectOptions OptionsFor(const config::v1::Mailbox& mailbox, absl::Duration command_timeout) {
-  const config::v1::Connection& connection = mailbox.connection();
   const config::v1::PasswordAuthentication& password = mailbox.password_authentication();
-  imap::ConnectOptions out;
-  out.encryption = connection.encryption() == config::v1::Connection::ENCRYPTION_NONE ? imap::Encryption::kNone
-                   : connection.encryption() == config::v1::Connection::ENCRYPTION_STARTTLS
-                       ? imap::Encryption::kStartTls
-                       : imap::Encryption::kTls;
-  out.tls.server_name = connection.host();
-  out.tls.ca_certificates_pem = connection.ca_certificates_pem();
-  out.tls.pinned_key_sha256 = connection.pinned_key_sha256();
+  imap::ConnectOptions out = ImapOptions(mailbox.connection());
   out.login = password.login_name().empty() ? mailbox.address() : password.login_name();
   out.password = SecretString(password.password());
   out.timeouts = imap::Timeouts::All(command_timeout);
@@ -47,7 +41,8 @@ std::string Date(int64_t seconds) {
 }
 
 // Why a message would be passed over; nullptr: it would be imported.
-const char* PassedOver(const ListingRules& rules, const Listed& mail, const std::unordered_set<uint32_t>& settled) {
+const char* ReasonToPassOver(const ListingRules& rules, const Listed& mail,
+                             const std::unordered_set<uint32_t>& settled) {
   if (settled.contains(mail.uid)) return "ALREADY_IMPORTED";
   switch (Decide(rules, mail).kind) {
     case Decision::Kind::kPassedOver:
@@ -74,49 +69,11 @@ void Include(int64_t seconds, Message& out) {
   if (!out.has_newest() || seconds > out.newest().seconds()) out.mutable_newest()->set_seconds(seconds);
 }
 
-// A listing of one window, as a poll asks for it.
-async::Task<absl::StatusOr<std::vector<ListedMessage>>> ListWindow(imap::Client& client, imap::UidRange range,
-                                                                   ListingWindows& windows) {
-  ListingAnswer answer(range);
-  auto on_message = [&answer](imap::MessageInfo info) -> absl::Status {
-    if (!info.lacks.empty()) {
-      answer.AddIncomplete(info.uid, info.lacks);
-      return absl::OkStatus();
-    }
-    ListedMessage message;
-    message.mail.uid = info.uid;
-    message.mail.size = info.size;
-    message.mail.internal_date = info.internal_date_unix;
-    message.mail.seen = info.seen;
-    message.mail.deleted = info.deleted;
-    answer.Add(std::move(message));
-    return absl::OkStatus();
-  };
-  std::function<absl::Status(imap::MessageInfo)> callback = on_message;
-  PS_CO_RETURN_IF_ERROR(co_await client.FetchInfos(range, false, callback));
-  if (std::optional<imap::UidRange> incomplete = answer.TakeIncomplete()) {
-    PS_CO_RETURN_IF_ERROR(co_await client.FetchInfos(*incomplete, false, callback));
-  }
-  PS_CO_ASSIGN_OR_RETURN(std::vector<ListedMessage> items, answer.Take());
-  if (answer.cut()) {
-    windows.AnsweredCut(items.back().mail.uid, answer.highest());
-  } else {
-    windows.Answered(items.size());
-  }
-  co_return items;
-}
-
 }  // namespace
 
 bool ProbeRun::Fail(const absl::Status& status, std::string reason) {
   log_.Fail(reason.empty() ? FailureReason(status) : reason, status);
   return false;
-}
-
-std::vector<std::string> ProbeRun::Folders() const {
-  const auto& folders = mailbox_.import_options().folders();
-  if (folders.empty()) return {"INBOX"};
-  return {folders.begin(), folders.end()};
 }
 
 void ProbeRun::OnStep(imap::ConnectStep step, const net::Stream& stream) {
@@ -189,9 +146,9 @@ async::Task<bool> ProbeRun::TryFolders() {
     const bool target = co_await Open(after.target_folder(), "TARGET_FOLDER_MISSING", state);
     if (!target) co_return false;
   }
-  const std::vector<std::string> folders = Folders();
-  for (const std::string& folder : folders) {
-    const bool opened = co_await Open(folder, "FOLDER_MISSING", state);
+  const std::vector<FolderKey> folders = FoldersOf(mailbox_);
+  for (const FolderKey& key : folders) {
+    const bool opened = co_await Open(key.folder, "FOLDER_MISSING", state);
     if (!opened) co_return false;
     messages_ += state.exists;
   }
@@ -237,17 +194,15 @@ async::Task<void> ProbeRun::Test() {
   if (!connected) co_return;
   const bool folders = co_await TryFolders();
   if (!folders) co_return;
-  const std::string first = Folders().front();
+  const std::string first = FoldersOf(mailbox_).front().folder;
   co_await Query(first);
   (co_await client_->Logout()).IgnoreError();  // everything was read; nothing is lost with the farewell
 }
 
-async::Task<absl::Status> ProbeRun::PreviewFolder(std::string folder, FolderPreview& out) {
+async::Task<absl::Status> ProbeRun::PreviewFolder(FolderKey key, FolderPreview& out) {
   imap::FolderState state;
-  const bool opened = co_await Open(folder, "FOLDER_MISSING", state);
+  const bool opened = co_await Open(key.folder, "FOLDER_MISSING", state);
   if (!opened) co_return absl::FailedPreconditionError("a step failed");
-  FolderKey key = FolderKeyOf(mailbox_);
-  key.folder = folder;
   Cursor cursor;
   sql::Work read_cursor = [&key, &cursor](sql::Transaction& tx) -> async::Task<absl::Status> {
     PS_CO_ASSIGN_OR_RETURN(std::optional<Cursor> found, co_await ReadCursor(tx, key));
@@ -256,13 +211,13 @@ async::Task<absl::Status> ProbeRun::PreviewFolder(std::string folder, FolderPrev
   };
   PS_CO_RETURN_IF_ERROR(co_await context_.database.Read(read_cursor));
   const ListingRules rules = RulesFor(mailbox_, cursor, absl::Now());
-  out.set_folder(folder);
+  out.set_folder(key.folder);
   out.set_messages(state.exists);
   if (state.exists == 0) co_return absl::OkStatus();
   // Window by window, so that a huge folder needs no more memory than a small one.
   ListingWindows windows(0, state.uid_next, state.exists);
   while (std::optional<imap::UidRange> range = windows.Next()) {
-    absl::StatusOr<std::vector<ListedMessage>> items = co_await ListWindow(*client_, *range, windows);
+    absl::StatusOr<std::vector<ListedMessage>> items = co_await ListWindow(*client_, *range, nullptr, windows);
     if (!items.ok()) {
       Fail(items.status());
       co_return items.status();
@@ -278,7 +233,7 @@ async::Task<absl::Status> ProbeRun::PreviewFolder(std::string folder, FolderPrev
     PS_CO_RETURN_IF_ERROR(co_await context_.database.Read(read_settled));
     const std::unordered_set<uint32_t> settled(uids.begin(), uids.end());
     for (const ListedMessage& item : *items) {
-      if (const char* reason = PassedOver(rules, item.mail, settled)) {
+      if (const char* reason = ReasonToPassOver(rules, item.mail, settled)) {
         Count(reason, out);
         continue;
       }
@@ -295,10 +250,10 @@ async::Task<absl::StatusOr<config::v1::PreviewMailboxResponse>> ProbeRun::Previe
   config::v1::PreviewMailboxResponse out;
   const bool connected = co_await Connect();
   if (!connected) co_return absl::FailedPreconditionError("a step failed");
-  const std::vector<std::string> folders = Folders();
-  for (const std::string& folder : folders) {
+  const std::vector<FolderKey> folders = FoldersOf(mailbox_);
+  for (const FolderKey& key : folders) {
     FolderPreview& preview = *out.add_folders();
-    PS_CO_RETURN_IF_ERROR(co_await PreviewFolder(folder, preview));
+    PS_CO_RETURN_IF_ERROR(co_await PreviewFolder(key, preview));
     out.set_would_import(out.would_import() + preview.would_import());
     if (preview.has_oldest()) Include(preview.oldest().seconds(), out);
     if (preview.has_newest()) Include(preview.newest().seconds(), out);

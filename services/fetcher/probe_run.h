@@ -4,7 +4,6 @@
 
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "libs/imap/client.h"
@@ -13,6 +12,7 @@
 #include "libs/probe/step_log.h"
 #include "libs/sql/database.h"
 #include "poststelle/config/v1/mailbox_probe.pb.h"
+#include "services/fetcher/ledger.h"
 
 namespace poststelle::fetcher {
 
@@ -43,10 +43,9 @@ class ProbeRun {
   async::Task<bool> Open(std::string folder, std::string missing_reason, imap::FolderState& state);
   async::Task<bool> TryFolders();
   async::Task<void> Query(std::string folder);
-  async::Task<absl::Status> PreviewFolder(std::string folder, config::v1::FolderPreview& out);
+  async::Task<absl::Status> PreviewFolder(FolderKey key, config::v1::FolderPreview& out);
   void OnStep(imap::ConnectStep step, const net::Stream& stream);
   bool Fail(const absl::Status& status, std::string reason = "");
-  std::vector<std::string> Folders() const;
 
   ProbeContext& context_;
   const config::v1::Mailbox& mailbox_;
