@@ -1,8 +1,12 @@
 #include "services/fetcher/status_board.h"
 
+#include <algorithm>
+
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "libs/base/status_macros.h"
 #include "libs/observe/log.h"
+#include "libs/sql/insert.h"
 
 namespace poststelle::fetcher {
 namespace {
@@ -30,6 +34,35 @@ v1::MailboxStatus Together(const v1::MailboxStatus& one, const v1::MailboxStatus
   }
   if (ToTime(earlier.last_success_time()) > ToTime(out.last_success_time())) {
     *out.mutable_last_success_time() = earlier.last_success_time();
+  }
+  return out;
+}
+
+// How many rows a statement reads or updates; what is left of a statement repeats its last row.
+constexpr size_t kRowsAStatement = 64;
+
+// "`before` `row`, `row` … `after`", kRowsAStatement times, each # of a row replaced by the next parameter.
+std::string ManyRows(const std::string& before, const std::string& row, const std::string& after) {
+  std::string out = before;
+  size_t parameter = 0;
+  for (size_t i = 0; i < kRowsAStatement; ++i) {
+    absl::StrAppend(&out, i == 0 ? " " : ", ");
+    for (const char c : row)
+      c == '#' ? absl::StrAppend(&out, "$", ++parameter) : absl::StrAppend(&out, std::string(1, c));
+  }
+  return out + after;
+}
+
+// As many statements of `sql`, made by ManyRows, as `rows` need. `sql` has to outlive the call that runs them.
+std::vector<sql::Statement> StatementsFor(std::string_view sql, const std::vector<std::vector<sql::Value>>& rows) {
+  std::vector<sql::Statement> out;
+  for (size_t begin = 0; begin < rows.size(); begin += kRowsAStatement) {
+    sql::Statement statement{sql, {}};
+    for (size_t i = begin; i < begin + kRowsAStatement; ++i) {
+      const std::vector<sql::Value>& row = rows[std::min(i, rows.size() - 1)];
+      statement.params.insert(statement.params.end(), row.begin(), row.end());
+    }
+    out.push_back(std::move(statement));
   }
   return out;
 }
@@ -118,36 +151,39 @@ async::Task<absl::Status> StatusBoard::Flush() {
 }
 
 async::Task<absl::Status> StatusBoard::WriteStatuses() {
-  std::vector<v1::MailboxStatus> changed;
+  std::map<std::string, v1::MailboxStatus> changed;
   {
     std::lock_guard lock(mutex_);
-    for (const std::string& id : dirty_) changed.push_back(statuses_[id]);
+    for (const std::string& id : dirty_) changed[id] = statuses_[id];
     dirty_.clear();
   }
   if (changed.empty()) co_return absl::OkStatus();
   sql::Work work = [&changed](sql::Transaction& tx) -> async::Task<absl::Status> {
-    std::vector<sql::Statement> present;
-    for (const v1::MailboxStatus& status : changed) {
-      present.push_back(
-          {"SELECT status FROM mailbox_status WHERE mailbox_id = $1 FOR UPDATE", {MailboxIdOf(status.mailbox())}});
+    static const std::string kRead = ManyRows("SELECT mailbox_id, status FROM mailbox_status WHERE mailbox_id IN (",
+                                              "#", ") ORDER BY mailbox_id FOR UPDATE");
+    static const sql::RowInsert kInsert("INSERT INTO mailbox_status (mailbox_id, status) VALUES", 2,
+                                        "ON CONFLICT (mailbox_id) DO UPDATE SET status = excluded.status");
+    std::vector<std::vector<sql::Value>> ids;
+    for (const auto& [id, status] : changed) ids.push_back({id});
+    PS_CO_ASSIGN_OR_RETURN(std::vector<sql::Result> read, co_await tx.ExecuteAll(StatementsFor(kRead, ids)));
+    std::map<std::string, v1::MailboxStatus> merged = changed;
+    for (const sql::Result& result : read) {
+      for (const sql::Row& row : result.rows) {
+        v1::MailboxStatus other;
+        if (!other.ParseFromString(row.Text(1))) continue;
+        merged[row.Text(0)] = Together(changed.at(row.Text(0)), other);
+      }
     }
-    PS_CO_ASSIGN_OR_RETURN(std::vector<sql::Result> rows, co_await tx.ExecuteAll(std::move(present)));
+    std::vector<std::vector<sql::Value>> rows;
+    for (const auto& [id, status] : merged) rows.push_back({id, sql::Blob{status.SerializeAsString()}});
     std::vector<sql::Statement> statements;
-    for (size_t i = 0; i < changed.size(); ++i) {
-      v1::MailboxStatus status = changed[i];
-      v1::MailboxStatus other;
-      if (!rows[i].rows.empty() && other.ParseFromString(rows[i].rows[0].Text(0))) status = Together(status, other);
-      statements.push_back(
-          {"INSERT INTO mailbox_status (mailbox_id, status) VALUES ($1, $2) ON CONFLICT (mailbox_id) DO "
-           "UPDATE SET status = excluded.status",
-           {MailboxIdOf(status.mailbox()), sql::Blob{status.SerializeAsString()}}});
-    }
+    kInsert.Append(std::move(rows), statements);
     co_return (co_await tx.ExecuteAll(std::move(statements))).status();
   };
   absl::Status written = co_await database_.Write(work);
   if (!written.ok()) {
     std::lock_guard lock(mutex_);
-    for (const v1::MailboxStatus& status : changed) dirty_.insert(MailboxIdOf(status.mailbox()));
+    for (const auto& [id, status] : changed) dirty_.insert(id);
   }
   co_return written;
 }
@@ -160,14 +196,18 @@ async::Task<absl::Status> StatusBoard::WriteReferences() {
   }
   if (references.empty()) co_return absl::OkStatus();
   sql::Work work = [&references](sql::Transaction& tx) -> async::Task<absl::Status> {
-    std::vector<sql::Statement> statements;
+    // Both engines call the columns of VALUES column1 and so on.
+    static const std::string kUpdate = ManyRows(
+        "UPDATE folder_cursor SET reference_time = later.column4 FROM (VALUES",
+        "(CAST(# AS text), CAST(# AS bigint), CAST(# AS text), CAST(# AS bigint))",
+        ") AS later WHERE mailbox_key = later.column1 AND generation = later.column2 AND folder = later.column3 AND "
+        "reference_time < later.column4 AND reference_time > 0");
+    std::vector<std::vector<sql::Value>> rows;
     for (const auto& [key, reference] : references) {
       const auto& [folder, reference_ms] = reference;
-      statements.push_back(
-          {"UPDATE folder_cursor SET reference_time = $4 WHERE mailbox_key = $1 AND generation = $2 AND "
-           "folder = $3 AND reference_time < $4 AND reference_time > 0",
-           {folder.mailbox.key, folder.generation, folder.folder, reference_ms}});
+      rows.push_back({folder.mailbox.key, folder.generation, folder.folder, reference_ms});
     }
+    std::vector<sql::Statement> statements = StatementsFor(kUpdate, rows);
     co_return (co_await tx.ExecuteAll(std::move(statements))).status();
   };
   absl::Status written = co_await database_.Write(work);

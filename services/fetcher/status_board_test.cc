@@ -69,6 +69,43 @@ TEST_P(StatusBoardTest, WhoHasOnlyBegunKeepsWhatTheOneBeforeSaw) {
   EXPECT_EQ(Written().state(), v1::MailboxStatus::STATE_FAILING);
 }
 
+// More rows than go into one statement, and a number that no size of statement divides.
+TEST_P(StatusBoardTest, ManyMailboxesGoOutTogether) {
+  constexpr int kMailboxes = 199;
+  StatusBoard board(*database_, catalog_);
+  for (int n = 0; n < kMailboxes; ++n) {
+    const std::string id = "box-" + std::to_string(n);
+    FolderKey folder = folder_;
+    folder.mailbox.id = id;
+    folder.mailbox.key = id + "@1";
+    Cursor cursor;
+    cursor.uid_validity = 7;
+    cursor.reference_ms = 1000;
+    ASSERT_TRUE(Write([&](sql::Transaction& tx) { return WriteCursor(tx, folder, cursor); }).ok());
+    board.PollStarted(id, absl::FromUnixSeconds(100 + n));
+    board.ListingCompleted(folder, 2000 + n);
+  }
+  Flush(board);
+  EXPECT_EQ(Count("SELECT count(*) FROM mailbox_status"), kMailboxes);
+  EXPECT_EQ(Count("SELECT count(*) FROM folder_cursor WHERE reference_time = 2000 + "
+                  "CAST(substr(mailbox_key, 5, length(mailbox_key) - 6) AS bigint)"),
+            kMailboxes);
+  // Read back, and together with what was written: nothing is exchanged between mailboxes.
+  StatusBoard other(*database_, catalog_);
+  for (int n = 0; n < kMailboxes; ++n) other.PollStarted("box-" + std::to_string(n), absl::FromUnixSeconds(50));
+  Flush(other);
+  StatusBoard again(*database_, catalog_);
+  ASSERT_TRUE(Await(again.Load()).ok());
+  for (int n = 0; n < kMailboxes; ++n) {
+    config::v1::Mailbox mailbox;
+    mailbox.set_name("mailboxes/box-" + std::to_string(n));
+    mailbox.set_enabled(true);
+    const auto got = Await(again.Get(mailbox));
+    ASSERT_TRUE(got.ok()) << got.status();
+    EXPECT_EQ(got->last_poll_time().seconds(), 100 + n);
+  }
+}
+
 TEST_P(StatusBoardTest, WhatIsKnownAtTheEndIsWritten) {
   StatusBoard board(*database_, catalog_);
   async::TaskScope scope(runtime_.executor());
