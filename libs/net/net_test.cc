@@ -6,10 +6,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <future>
 #include <optional>
 #include <sstream>
 
@@ -340,6 +342,116 @@ TEST_F(NetTest, WhatIsExpectedIsGatheredAndNotInsistedOn) {
   std::optional<absl::Status> out;
   async::RunBlocking(runtime_.executor(), ReadExpecting(*dialer_, server.port(), kSent, out));
   EXPECT_EQ(GetNetError(*out), NetError::kTimeout) << *out;
+}
+
+// Dials, hands the stream over, and keeps its own strand busy until `go_on`.
+Task<void> DialAndStay(Dialer& dialer, uint16_t port, std::promise<std::unique_ptr<Stream>>& out,
+                       std::shared_future<void> go_on) {
+  auto stream = co_await dialer.Dial("127.0.0.1", port, absl::Seconds(30));
+  out.set_value(*std::move(stream));
+  go_on.wait();
+}
+
+Task<void> ReadAfterWake(Stream& stream, bool wake, absl::Duration timeout, std::promise<absl::StatusOr<size_t>>& out) {
+  char buffer[8];
+  if (wake) stream.Wake();
+  absl::StatusOr<size_t> got = co_await stream.ReadSome(buffer, sizeof buffer, timeout);
+  out.set_value(std::move(got));
+}
+
+// What ends a wait belongs to the task that waits: the one that dialled may be at something else, or on another thread
+// just between the look at the socket and the wait.
+TEST_F(NetTest, AnotherTaskThanTheOneThatDialledIsWokenAndTimedOut) {
+  SilentServer silent;
+  std::promise<std::unique_ptr<Stream>> dialled;
+  std::promise<void> go_on;
+  async::TaskScope scope(runtime_.executor());
+  scope.Spawn(DialAndStay(*dialer_, silent.port(), dialled, go_on.get_future().share()));
+  const std::unique_ptr<Stream> stream = dialled.get_future().get();
+
+  for (const bool wake : {true, false}) {
+    std::promise<absl::StatusOr<size_t>> read;
+    std::future<absl::StatusOr<size_t>> done = read.get_future();
+    scope.Spawn(ReadAfterWake(*stream, wake, wake ? absl::Minutes(10) : absl::Milliseconds(50), read));
+    const bool in_time = done.wait_for(std::chrono::seconds(30)) == std::future_status::ready;
+    EXPECT_TRUE(in_time) << wake;
+    if (!in_time) {
+      go_on.set_value();
+      scope.JoinBlocking();
+      return;
+    }
+    const absl::StatusOr<size_t> got = done.get();
+    if (wake) {
+      EXPECT_EQ(got.value_or(99), 0u) << got.status();
+    } else {
+      EXPECT_EQ(GetNetError(got.status()), NetError::kTimeout) << got.status();
+    }
+  }
+  go_on.set_value();
+  scope.JoinBlocking();
+}
+
+constexpr int kReads = 20'000;
+
+TEST_F(NetTest, NoWakeIsLostBetweenTwoTasks) {
+  SilentServer silent;
+  std::promise<std::unique_ptr<Stream>> dialled;
+  std::promise<void> go_on;
+  go_on.set_value();
+  {
+    async::TaskScope dialling(runtime_.executor());
+    dialling.Spawn(DialAndStay(*dialer_, silent.port(), dialled, go_on.get_future().share()));
+    dialling.JoinBlocking();
+  }
+  const std::unique_ptr<Stream> stream = dialled.get_future().get();
+  // Each wake meets a read that is about to begin, or to wait, or waits.
+  struct Reader {
+    static Task<void> Run(Stream& stream, std::atomic<int>& reads, std::optional<absl::Status>& out) {
+      char buffer[8];
+      absl::StatusOr<size_t> got = 0;
+      while (got.value_or(99) == 0 && reads < kReads) {
+        ++reads;
+        reads.notify_one();
+        got = co_await stream.ReadSome(buffer, sizeof buffer, absl::Seconds(60));
+      }
+      out = got.status();
+      reads = kReads + 1;
+      reads.notify_one();
+    }
+  };
+  std::atomic<int> reads{0};
+  std::optional<absl::Status> out;
+  async::TaskScope scope(runtime_.executor());
+  scope.Spawn(Reader::Run(*stream, reads, out));
+  for (int seen = 0; seen <= kReads;) {
+    reads.wait(seen);
+    seen = reads;
+    stream->Wake();
+  }
+  scope.JoinBlocking();
+  EXPECT_TRUE(out->ok()) << *out;
+}
+
+// Cancelled while it waits for something that can't be cancelled; then it would read for long.
+Task<void> ReadAfterCancellation(Dialer& dialer, uint16_t port, asio::any_io_executor executor, async::TaskScope& scope,
+                                 std::optional<absl::Status>& out) {
+  auto stream = co_await dialer.Dial("127.0.0.1", port, absl::Seconds(30));
+  scope.Cancel();
+  struct Nothing {
+    static Task<void> Do() { co_return; }
+  };
+  co_await async::RunOn(executor, Nothing::Do());
+  char buffer[8];
+  out = (co_await (*stream)->ReadSome(buffer, sizeof buffer, absl::Seconds(30))).status();
+}
+
+TEST_F(NetTest, ACancellationBeforeTheReadEndsItToo) {
+  SilentServer silent;
+  std::optional<absl::Status> out;
+  async::TaskScope scope(runtime_.executor());
+  scope.Spawn(ReadAfterCancellation(*dialer_, silent.port(), runtime_.executor(), scope, out));
+  scope.JoinBlocking();
+  EXPECT_EQ(GetNetError(*out), NetError::kCancelled) << *out;
 }
 
 TEST_F(NetTest, CancellingEndsAReadAtOnce) {

@@ -55,7 +55,8 @@ struct TlsPeer {
 };
 
 // Deadlines are relative to the call. Every failure is final: the stream is then closed. Cancelling the coroutine
-// (asio cancellation) closes it too. Used by one coroutine at a time.
+// (asio cancellation) closes it too. Used by one coroutine at a time, not always the same: one task may dial and
+// another one read.
 class Stream {
  public:
   virtual ~Stream() = default;

@@ -1,12 +1,16 @@
 #include "libs/net/tcp_stream.h"
 
 #include <openssl/err.h>
+#include <asio/bind_executor.hpp>
 #include <asio/experimental/as_tuple.hpp>
 #include <asio/post.hpp>
+#include <asio/this_coro.hpp>
 #include <asio/use_awaitable.hpp>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <mutex>
 #include <system_error>
 #include <utility>
 
@@ -28,17 +32,45 @@ constexpr absl::Duration kGatherTime = absl::Milliseconds(200);
 
 }  // namespace
 
-// Outlives the stream until the timer's last handler has run.
+// Outlives the stream until the last handler that may end a wait has run. Such handlers run on the executor of the
+// coroutine that waits, so that they never meet a wait that is only about to begin. That need not be the executor of
+// the socket: one task may dial and the next one read.
 struct TcpStream::Core {
   explicit Core(asio::ip::tcp::socket s) : socket(std::move(s)), timer(socket.get_executor()) {}
+
+  // Ends the wait that is the `turn`th, if it has not ended by itself. On the executor of its coroutine.
+  void EndWait(uint64_t turn) {
+    if (armed != turn) return;
+    asio::error_code ignored;  // the socket may be closed by now, then there is nothing to end
+    socket.cancel(ignored);
+  }
+  bool TakeWoken() {
+    const std::lock_guard lock(mutex);
+    return std::exchange(woken, false);
+  }
+
   asio::ip::tcp::socket socket;
   asio::steady_timer timer;
-  uint64_t armed = 0;  // counts up, so that a late expiry never hits the next operation
+  // Counts up with the beginning and the end of each wait, so that a late handler never hits the next one. Changed by
+  // the coroutine alone; a handler of another executor may still look.
+  std::atomic<uint64_t> armed = 0;
   bool expired = false;
-  bool reading = false;  // ReadSome waits for the socket
-  bool woken = false;    // by Wake, until ReadSome has said so
   bool patient = false;  // ReadSome waits for more than a byte: the end of its patience is no failure
+
+  std::mutex mutex;
+  bool woken = false;            // guarded: by Wake, until ReadSome has said so
+  asio::any_io_executor reader;  // guarded: of the coroutine that waits in ReadSome; empty if none does
 };
+
+namespace {
+
+// A cancellation that came while the coroutine waited for something else must not be slept through.
+asio::awaitable<bool> Cancelled() {
+  const asio::cancellation_state state = co_await asio::this_coro::cancellation_state;
+  co_return state.cancelled() != asio::cancellation_type::none;
+}
+
+}  // namespace
 
 TcpStream::TcpStream(asio::ip::tcp::socket socket, std::shared_ptr<TlsContexts> contexts, std::string peer)
     : core_(std::make_shared<Core>(std::move(socket))), contexts_(std::move(contexts)), peer_(std::move(peer)) {}
@@ -70,12 +102,10 @@ void TcpStream::Close() {
 }
 
 void TcpStream::Wake() {
-  asio::post(core_->socket.get_executor(), [core = core_] {
-    core->woken = true;
-    if (!core->reading) return;
-    asio::error_code ignored;  // the socket may be closed by now, then the read ends anyway
-    core->socket.cancel(ignored);
-  });
+  const std::lock_guard lock(core_->mutex);
+  core_->woken = true;
+  if (!core_->reader) return;
+  asio::post(core_->reader, [core = core_, turn = core_->armed.load()] { core->EndWait(turn); });
 }
 
 absl::Status TcpStream::Fail(NetError error, const std::string& message) {
@@ -83,31 +113,44 @@ absl::Status TcpStream::Fail(NetError error, const std::string& message) {
   return MakeNetError(error, message);
 }
 
-void TcpStream::Arm(absl::Time deadline) {
+void TcpStream::Arm(const asio::any_io_executor& executor, absl::Time deadline) {
   const uint64_t turn = ++core_->armed;
   core_->expired = false;
   core_->timer.expires_after(absl::ToChronoNanoseconds(std::max(deadline - absl::Now(), absl::ZeroDuration())));
-  core_->timer.async_wait([core = core_, turn](asio::error_code error) {
+  core_->timer.async_wait(asio::bind_executor(executor, [core = core_, turn](asio::error_code error) {
     if (error || core->armed != turn) return;
     core->expired = true;
-    asio::error_code ignored;  // the socket may be closed by now, then there is nothing to end
-    core->socket.cancel(ignored);
-  });
+    core->EndWait(turn);
+  }));
 }
 
 asio::awaitable<absl::Status> TcpStream::Wait(Ready what, absl::Time deadline, absl::Duration timeout,
-                                              std::string_view doing) {
-  Arm(deadline);
+                                              std::string_view doing, bool wakeable) {
+  if (co_await Cancelled()) co_return Fail(NetError::kCancelled, "the connection was given up");
+  const asio::any_io_executor executor = co_await asio::this_coro::executor;
+  Arm(executor, deadline);
+  if (wakeable) {
+    const std::lock_guard lock(core_->mutex);
+    core_->reader = executor;
+    // Woken before: no handler comes any more that would end the wait.
+    if (core_->woken) asio::post(executor, [core = core_, turn = core_->armed.load()] { core->EndWait(turn); });
+  }
   const auto type = what == Ready::kRead ? asio::socket_base::wait_read : asio::socket_base::wait_write;
   auto [error] = co_await core_->socket.async_wait(type, kUse);
   ++core_->armed;
   core_->timer.cancel();
+  bool woken = false;
+  if (wakeable) {
+    const std::lock_guard lock(core_->mutex);
+    core_->reader = {};
+    woken = core_->woken;
+  }
   if (core_->expired && core_->patient) co_return absl::OkStatus();  // what there is has to do
   if (core_->expired) {
     co_return Fail(NetError::kTimeout, absl::StrCat("no ", Av(doing), " within ", absl::FormatDuration(timeout), "."));
   }
   if (error == asio::error::operation_aborted) {
-    if (core_->reading && core_->woken && core_->socket.is_open()) co_return absl::OkStatus();
+    if (woken && core_->socket.is_open() && !co_await Cancelled()) co_return absl::OkStatus();
     co_return Fail(NetError::kCancelled, "the connection was given up");
   }
   if (error) co_return Fail(NetError::kIo, absl::StrCat("the connection failed: ", error.message(), "."));
@@ -115,7 +158,9 @@ asio::awaitable<absl::Status> TcpStream::Wait(Ready what, absl::Time deadline, a
 }
 
 asio::awaitable<absl::Status> TcpStream::Connect(asio::ip::tcp::endpoint endpoint, absl::Duration timeout) {
-  Arm(absl::Now() + timeout);
+  if (co_await Cancelled()) co_return Fail(NetError::kCancelled, "the connection was given up");
+  const asio::any_io_executor executor = co_await asio::this_coro::executor;
+  Arm(executor, absl::Now() + timeout);
   auto [error] = co_await core_->socket.async_connect(endpoint, kUse);
   ++core_->armed;
   core_->timer.cancel();
@@ -173,23 +218,18 @@ asio::awaitable<absl::StatusOr<size_t>> TcpStream::ReadSome(char* buffer, size_t
       if (errno != EAGAIN)
         co_return Fail(NetError::kClosed, absl::StrCat("the connection broke: ", std::strerror(errno), "."));
     }
-    if (!core_->woken) {
-      // Not more than what is certain to come in; a slow link may still take long for it, or the server stop.
-      const uint64_t coming = expected > kHeldBack ? expected - kHeldBack : 0;
-      const bool gather = coming > kWorthGathering && next == Ready::kRead;
-      SetLowWater(gather ? static_cast<int>(std::min<uint64_t>(coming, kGathered)) : 1);
-      expected = 0;
-      core_->reading = true;
-      core_->patient = gather;
-      absl::Status ready =
-          co_await Wait(next, gather ? std::min(deadline, absl::Now() + kGatherTime) : deadline, timeout, "answer");
-      core_->patient = core_->reading = false;
-      if (!ready.ok()) co_return ready;
-    }
-    if (core_->woken) {
-      core_->woken = false;
-      co_return size_t{0};
-    }
+    if (core_->TakeWoken()) co_return size_t{0};
+    // Not more than what is certain to come in; a slow link may still take long for it, or the server stop.
+    const uint64_t coming = expected > kHeldBack ? expected - kHeldBack : 0;
+    const bool gather = coming > kWorthGathering && next == Ready::kRead;
+    SetLowWater(gather ? static_cast<int>(std::min<uint64_t>(coming, kGathered)) : 1);
+    expected = 0;
+    core_->patient = gather;
+    absl::Status ready =
+        co_await Wait(next, gather ? std::min(deadline, absl::Now() + kGatherTime) : deadline, timeout, "answer", true);
+    core_->patient = false;
+    if (!ready.ok()) co_return ready;
+    if (core_->TakeWoken()) co_return size_t{0};
   }
 }
 
@@ -222,7 +262,7 @@ asio::awaitable<absl::Status> TcpStream::Write(std::string_view bytes, absl::Dur
       if (errno != EAGAIN)
         co_return Fail(NetError::kClosed, absl::StrCat("the connection broke: ", std::strerror(errno), "."));
     }
-    absl::Status ready = co_await Wait(next, deadline, timeout, "room to send");
+    absl::Status ready = co_await Wait(next, deadline, timeout, "room to send", false);
     if (!ready.ok()) co_return ready;
   }
   co_return absl::OkStatus();
@@ -247,7 +287,7 @@ asio::awaitable<absl::Status> TcpStream::StartTls(const TlsOptions& options, abs
       co_return explained;
     }
     absl::Status ready = co_await Wait(why == SSL_ERROR_WANT_READ ? Ready::kRead : Ready::kWrite, deadline, timeout,
-                                       "answer to the TLS handshake");
+                                       "answer to the TLS handshake", false);
     if (!ready.ok()) co_return ready;
   }
   ssl_ = std::move(ssl);

@@ -1,6 +1,7 @@
 // The real stream: a non-blocking socket, and TLS directly on it.
 #pragma once
 
+#include <asio/any_io_executor.hpp>
 #include <asio/ip/tcp.hpp>
 #include <asio/steady_timer.hpp>
 #include <memory>
@@ -32,10 +33,13 @@ class TcpStream : public Stream {
  private:
   struct Core;
   enum class Ready { kRead, kWrite };
-  asio::awaitable<absl::Status> Wait(Ready what, absl::Time deadline, absl::Duration timeout, std::string_view doing);
+  // Until the socket is ready, the deadline, cancellation, or (if `wakeable`) Wake.
+  asio::awaitable<absl::Status> Wait(Ready what, absl::Time deadline, absl::Duration timeout, std::string_view doing,
+                                     bool wakeable);
   // Lets the kernel gather up to `bytes` before it says that the socket can be read.
   void SetLowWater(int bytes);
-  void Arm(absl::Time deadline);
+  // `executor` is that of the coroutine that is about to wait.
+  void Arm(const asio::any_io_executor& executor, absl::Time deadline);
   absl::Status Fail(NetError error, const std::string& message);
 
   std::shared_ptr<Core> core_;
