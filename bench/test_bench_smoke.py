@@ -6,6 +6,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import pytest  # noqa: E402
 
+import config_pair  # noqa: E402
 import contenders  # noqa: E402
 import relay  # noqa: E402
 
@@ -63,3 +64,14 @@ def test_everything_is_scheduled_and_again_after_a_wipe():
     assert result["scheduled"] == result["scheduled_again"] == 2000
     # Each was due at least once, and nobody's twice as often as it should be.
     assert 2000 <= result["steady"]["claims"] <= 2 * 2 * 2000
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgres"])
+def test_watchers_of_config_get_everything_and_then_the_difference(engine):
+    # It fails by itself where a call does, or where a watcher misses a change.
+    result = config_pair.compare(engine, mailboxes=60, changes=12, watchers=6, seconds=0.3, repeat=1, concurrency=8)
+    (watch,), (first,), (resumed,) = result["watch"], result["sync"], result["resume"]
+    assert watch["seen"] == 12 * 6
+    assert first["steps"] == 60 and resumed["steps"] == 12
+    for load in ("echo", "get", "list"):
+        assert result[load][0]["calls"] > 0 and result[load][0]["p99_ms"] > 0

@@ -1,6 +1,7 @@
 #include <iostream>
 #include <map>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/time.h"
 #include "cli/context.h"
@@ -70,7 +71,7 @@ void Print(const Context& context, const Mailbox& m) {
 int ReportChange(const grpc::Status& status) {
   const int exit_code = Report(status);
   for (const rpc::Violation& v : rpc::ViolationsOf(status)) {
-    if (v.field != "mailbox.password_authentication.password") continue;
+    if (!absl::EndsWith(v.field, ".password_authentication.password")) continue;
     std::cerr << "give it with --password-stdin, --password-file FILE or in POSTSTELLE_MAILBOX_PASSWORD\n";
   }
   return exit_code;

@@ -7,9 +7,11 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string>
 
 #include "libs/async/runtime.h"
 #include "libs/rpc/gate.h"
+#include "libs/rpc/malformed.h"
 
 namespace poststelle::rpc {
 
@@ -20,16 +22,21 @@ class Bidi : public grpc::ServerBidiReactor<Request, Response> {
  public:
   explicit Bidi(const asio::any_io_executor& executor) : read_(executor), written_(executor) {}
 
-  // The next request; empty when the client is done, gone, or the call was finished.
+  // The next request; empty when the client is done, gone, or the call was finished; and when it sent what is no
+  // Request, which the end of the call then says.
   async::Task<std::optional<Request>> Read() {
     {
       std::lock_guard lock(finish_mutex_);
       if (finished_) co_return std::nullopt;
       read_done_ = false;
+      Mark();
       this->StartRead(&request_);
     }
     while (!read_done_) (co_await read_.Wait(absl::Seconds(10))).IgnoreError();
-    if (!read_ok_) co_return std::nullopt;
+    if (!read_ok_) {
+      malformed_ = !Marked();
+      co_return std::nullopt;
+    }
     co_return request_;
   }
 
@@ -47,6 +54,7 @@ class Bidi : public grpc::ServerBidiReactor<Request, Response> {
   static Bidi* Run(std::shared_ptr<Bidi> stream, async::TaskScope& scope, grpc::CallbackServerContext* context,
                    const Gate& gate, async::Task<grpc::Status> handler) {
     stream->self_ = stream;
+    stream->method_ = RuleOf<Request>().method;
     stream->admission_.emplace(gate.AdmissionOf<Request>(*context));
     scope.Spawn(Drive(stream, gate.Admit<Request>(*context, std::move(handler))));
     return stream.get();
@@ -57,7 +65,18 @@ class Bidi : public grpc::ServerBidiReactor<Request, Response> {
     grpc::Status status = co_await std::move(handler);
     std::lock_guard lock(stream->finish_mutex_);
     stream->finished_ = true;
+    if (stream->malformed_) status = MalformedRequest(stream->method_);
     stream->Finish(stream->admission_->End(status));
+  }
+  // gRPC tells the end of the stream and a message that it can't parse in the same way, but clears the request before
+  // it parses: a mark that is gone was a message.
+  void Mark() {
+    request_.Clear();
+    request_.GetReflection()->MutableUnknownFields(&request_)->AddVarint(kMark, 1);
+  }
+  bool Marked() const {
+    const auto& unknown = request_.GetReflection()->GetUnknownFields(request_);
+    return unknown.field_count() == 1 && unknown.field(0).number() == kMark;
   }
   void OnReadDone(bool ok) override {
     read_ok_ = ok;
@@ -72,11 +91,15 @@ class Bidi : public grpc::ServerBidiReactor<Request, Response> {
   void OnCancel() override { cancelled_ = true; }
   void OnDone() override { auto last = std::move(self_); }
 
+  static constexpr int kMark = (1 << 29) - 1;  // the highest field number
+
   std::shared_ptr<Bidi> self_;
+  std::string method_;                  // from Run on
   std::optional<Admission> admission_;  // from Run on
   std::mutex finish_mutex_;
   bool finished_ = false;  // guarded by finish_mutex_: a finished call must not be read from
   Request request_;
+  std::atomic<bool> malformed_{false};
   async::Event read_;
   async::Event written_;
   std::atomic<bool> read_done_{false};

@@ -16,6 +16,7 @@
 #include "grpc/health/v1/health.pb.h"
 #include "libs/base/process.h"
 #include "libs/observe/log.h"
+#include "libs/rpc/malformed.h"
 
 namespace poststelle::rpc {
 namespace {
@@ -140,6 +141,7 @@ absl::Status ServiceFrame::Start(const Gate& gate) {
   for (grpc::Service* service : services_) builder.RegisterService(service);
   reflection_ = std::make_unique<Reflection>(gate);
   reflection_->AddTo(builder);
+  AnswerMalformed(builder);
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   if (server == nullptr || port == 0) {
     return absl::UnavailableError(absl::StrCat("--listen: can't serve on ", options_.listen));

@@ -1,7 +1,6 @@
 // What the services of both catalogues do. `Api` names the messages of one of them (catalogue_services.h).
 #pragma once
 
-#include <google/protobuf/util/field_mask_util.h>
 #include <google/protobuf/util/time_util.h>
 
 #include <string>
@@ -16,6 +15,7 @@
 #include "libs/rpc/status.h"
 #include "services/config/catalogue_store.h"
 #include "services/config/catalogue_validator.h"
+#include "services/config/field_paths.h"
 #include "services/config/mailbox_validator.h"
 
 namespace poststelle::config {
@@ -33,9 +33,7 @@ class CatalogueHandlers {
     std::vector<rpc::Violation> violations = CheckEntry(entry, Api::kField);
     entry.id = Api::IdOf(request).empty() ? "e" + RandomId() : Api::IdOf(request);
     if (!IsEntryId(entry.id)) violations.push_back({absl::StrCat(Api::kField, "_id"), BadId()});
-    if (request.request_id().size() > 128 || request.request_id().find('\0') != std::string::npos) {
-      violations.push_back({"request_id", "must have at most 128 characters and no NUL"});
-    }
+    CheckRequestId(request.request_id(), violations);
     if (!violations.empty()) co_return rpc::InvalidFields(violations);
     std::string hash = "sha256:" + Hex(Sha256(Api::kField + request.SerializeAsString()));
     absl::StatusOr<CatalogueEntry> made = co_await store_.Create(std::move(entry), request.request_id(),
@@ -143,18 +141,13 @@ class CatalogueHandlers {
                                            Entry& stored) {
     using google::protobuf::util::FieldMaskUtil;
     std::vector<rpc::Violation> violations;
-    for (const std::string& path : mask.paths()) {
-      if (path != "*" && !FieldMaskUtil::IsValidPath<Entry>(path)) {
-        violations.push_back({"update_mask", absl::StrCat("names \"", path, "\", which is no field of the entry")});
-      }
-    }
-    if (!violations.empty()) return violations;
+    const google::protobuf::FieldMask known = KnownPaths<Entry>(mask, "update_mask", violations);
     if (mask.paths_size() == 1 && mask.paths(0) == "*") {
       stored = update;
     } else if (mask.paths().empty()) {
       stored.MergeFrom(update);
     } else {
-      FieldMaskUtil::MergeMessageTo(update, mask, FieldMaskUtil::MergeOptions(), &stored);
+      FieldMaskUtil::MergeMessageTo(update, known, FieldMaskUtil::MergeOptions(), &stored);
     }
     return violations;
   }

@@ -2,7 +2,7 @@
 
 #include <glib.h>
 
-#include <algorithm>
+#include "libs/base/text.h"
 
 namespace poststelle::config {
 namespace {
@@ -12,8 +12,7 @@ constexpr long kMaxName = 60;
 bool IsName(const std::string& text) {
   const bool valid = g_utf8_validate(text.data(), static_cast<gssize>(text.size()), nullptr) != 0;
   const long length = valid ? g_utf8_strlen(text.data(), static_cast<gssize>(text.size())) : 0;
-  const bool control = std::any_of(text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7F; });
-  return length >= 1 && length <= kMaxName && !control;
+  return length >= 1 && length <= kMaxName && !HasControl(text);
 }
 
 bool IsColor(const std::string& color) {
@@ -37,8 +36,8 @@ std::vector<rpc::Violation> CheckEntry(const CatalogueEntry& entry, const std::s
 }
 
 void CheckSearch(const std::string& text, std::vector<rpc::Violation>& violations) {
-  if (g_utf8_strlen(text.data(), static_cast<gssize>(text.size())) > kMaxName || text.find('\0') != std::string::npos) {
-    violations.push_back({"text", "must have at most 60 characters and no NUL"});
+  if (g_utf8_strlen(text.data(), static_cast<gssize>(text.size())) > kMaxName || HasControl(text)) {
+    violations.push_back({"text", "must have at most 60 characters and no control characters"});
   }
 }
 

@@ -1,9 +1,8 @@
 #include "services/config/duplicate.h"
 
-#include <google/protobuf/util/field_mask_util.h>
-
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "services/config/field_paths.h"
 #include "services/config/provider_table.h"
 
 namespace poststelle::config {
@@ -67,18 +66,20 @@ v1::Mailbox DuplicateOf(const v1::Mailbox& source, const Request& request, std::
     violations.push_back({"kind", "must be KIND_COPY or KIND_COUNTERPART"});
   }
   out.set_display_name(request.display_name().empty() ? source.display_name() + suffix : request.display_name());
-  for (const std::string& path : request.override_mask().paths()) {
-    if (!FieldMaskUtil::IsValidPath<v1::Mailbox>(path)) {
-      violations.push_back({"override_mask", absl::StrCat("names \"", path, "\", which is no field of a mailbox")});
-    } else if (IsOwn(path)) {
+  const google::protobuf::FieldMask known =
+      KnownPaths<v1::Mailbox>(request.override_mask(), "override_mask", violations);
+  google::protobuf::FieldMask overridden;
+  for (const std::string& path : known.paths()) {
+    if (path == "*" || IsOwn(path)) {
       violations.push_back({"override_mask", absl::StrCat("names \"", path, "\", which can't be overridden")});
+    } else {
+      overridden.add_paths(path);
     }
   }
-  if (!violations.empty()) return out;
   FieldMaskUtil::MergeOptions options;
   options.set_replace_message_fields(true);
   options.set_replace_repeated_fields(true);
-  FieldMaskUtil::MergeMessageTo(request.overrides(), request.override_mask(), options, &out);
+  FieldMaskUtil::MergeMessageTo(request.overrides(), overridden, options, &out);
   return out;
 }
 

@@ -1,13 +1,33 @@
 #include "services/config/mailbox_merge.h"
 
-#include <google/protobuf/util/field_mask_util.h>
-
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "services/config/field_paths.h"
 #include "services/config/mailbox_validator.h"
 
 namespace poststelle::config {
 
+namespace {
+
+using google::protobuf::FieldDescriptor;
 using google::protobuf::util::FieldMaskUtil;
+
+// The path of every field that is set, the innermost ones; lists, maps and protobuf's own messages as a whole.
+void AddSetFields(const google::protobuf::Message& message, const std::string& above,
+                  google::protobuf::FieldMask& out) {
+  std::vector<const FieldDescriptor*> fields;
+  message.GetReflection()->ListFields(message, &fields);
+  for (const FieldDescriptor* field : fields) {
+    const std::string path = absl::StrCat(above, field->name());
+    const bool whole = field->is_repeated() || field->cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE ||
+                       absl::StartsWith(field->message_type()->full_name(), "google.protobuf.");
+    const int before = out.paths_size();
+    if (!whole) AddSetFields(message.GetReflection()->GetMessage(message, field), absl::StrCat(path, "."), out);
+    if (out.paths_size() == before) out.add_paths(path);
+  }
+}
+
+}  // namespace
 
 std::vector<rpc::Violation> Merge(const v1::Mailbox& update, const google::protobuf::FieldMask& mask,
                                   v1::Mailbox& stored) {
@@ -18,28 +38,22 @@ std::vector<rpc::Violation> Merge(const v1::Mailbox& update, const google::proto
     violation.description = description;
     violations.push_back(std::move(violation));
   };
-  for (const std::string& path : mask.paths()) {
-    if (path != "*" && !FieldMaskUtil::IsValidPath<v1::Mailbox>(path)) {
-      wrong("update_mask", absl::StrCat("names \"", path, "\", which is no field of a mailbox"));
-    }
-  }
+  google::protobuf::FieldMask known = KnownPaths<v1::Mailbox>(mask, "update_mask", violations);
+  if (mask.paths().empty()) AddSetFields(update, "", known);
   if (update.direction() != v1::Mailbox::DIRECTION_UNSPECIFIED && update.direction() != stored.direction()) {
     wrong("mailbox.direction", "never changes; create another mailbox instead");
   }
-  if (!violations.empty()) return violations;
 
   const v1::Mailbox before = stored;
   const bool usual_port = stored.connection().port() == UsualPort(stored.connection());
   const bool all = mask.paths_size() == 1 && mask.paths(0) == "*";
   if (all) {
     stored = update;
-  } else if (mask.paths().empty()) {
-    stored.MergeFrom(update);
   } else {
     FieldMaskUtil::MergeOptions options;
     options.set_replace_message_fields(true);
     options.set_replace_repeated_fields(true);
-    FieldMaskUtil::MergeMessageTo(update, mask, options, &stored);
+    FieldMaskUtil::MergeMessageTo(update, known, options, &stored);
   }
   // A port that was the usual one follows the encryption, unless a port is given.
   const bool port_given = update.connection().port() != 0 && stored.connection().port() == update.connection().port();

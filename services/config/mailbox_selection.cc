@@ -2,6 +2,8 @@
 
 #include <glib.h>
 
+#include "libs/base/text.h"
+
 namespace poststelle::config {
 namespace {
 
@@ -23,8 +25,8 @@ MailboxSelection SelectionOf(const v1::ListMailboxesRequest& request, std::vecto
   if (request.label_selectors_size() > kMaxSelectors) wrong("label_selectors", "must be at most 10");
   for (const std::string& selector : request.label_selectors()) {
     const size_t equals = selector.find('=');
-    if (selector.empty() || equals == 0 || selector.size() > 512) {
-      wrong("label_selectors", "each must be KEY or KEY=VALUE");
+    if (selector.empty() || equals == 0 || selector.size() > 512 || HasControl(selector)) {
+      wrong("label_selectors", "each must be KEY or KEY=VALUE, without control characters");
     } else if (equals == std::string::npos) {
       out.labels.emplace_back(selector, std::nullopt);
     } else {
@@ -35,10 +37,7 @@ MailboxSelection SelectionOf(const v1::ListMailboxesRequest& request, std::vecto
   if (g_utf8_strlen(out.text.data(), static_cast<gssize>(out.text.size())) > kMaxText) {
     wrong("text", "must have at most 100 characters");
   }
-  if (out.text.find('\0') != std::string::npos) wrong("text", "must have no NUL");
-  for (const auto& [key, value] : out.labels) {
-    if ((key + value.value_or("")).find('\0') != std::string::npos) wrong("label_selectors", "must have no NUL");
-  }
+  if (HasControl(out.text)) wrong("text", "must have no control characters");
   std::string order = request.order_by();
   if (const size_t space = order.rfind(" desc"); space != std::string::npos && space + 5 == order.size()) {
     out.descending = true;

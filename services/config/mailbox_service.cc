@@ -2,12 +2,14 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "libs/base/ids.h"
 #include "libs/base/page_budget.h"
 #include "libs/base/status_macros.h"
 #include "libs/rpc/page_token.h"
 #include "libs/rpc/unary.h"
 #include "services/config/duplicate.h"
+#include "services/config/field_paths.h"
 #include "services/config/mailbox_merge.h"
 #include "services/config/mailbox_selection.h"
 #include "services/config/mailbox_validator.h"
@@ -35,10 +37,11 @@ std::string IdOf(const std::string& name) {
   return IsMailboxId(id) ? id : "";
 }
 
-grpc::Status BadName(const std::string& field) {
-  return rpc::InvalidFields(
-      {Wrong(field, "must be mailboxes/{mailbox}, with 4 to 63 characters of a-z, 0-9 and hyphen")});
+rpc::Violation WrongName(const std::string& field) {
+  return Wrong(field, "must be mailboxes/{mailbox}, with 4 to 63 characters of a-z, 0-9 and hyphen");
 }
+
+grpc::Status BadName(const std::string& field) { return rpc::InvalidFields({WrongName(field)}); }
 
 grpc::Status CheckNew(const std::string& mailbox_id, const std::string& request_id,
                       std::vector<rpc::Violation> violations) {
@@ -46,9 +49,15 @@ grpc::Status CheckNew(const std::string& mailbox_id, const std::string& request_
     violations.push_back(
         Wrong("mailbox_id", "must have 4 to 63 characters of a-z, 0-9 and hyphen and start with a letter"));
   }
-  if (request_id.size() > 128) violations.push_back(Wrong("request_id", "must have at most 128 characters"));
-  if (request_id.find('\0') != std::string::npos) violations.push_back(Wrong("request_id", "must have no NUL"));
+  CheckRequestId(request_id, violations);
   return violations.empty() ? grpc::Status::OK : rpc::InvalidFields(violations);
+}
+
+// A bad field of a copy, by its path in the request that made it.
+rpc::Violation OfDuplicate(rpc::Violation violation) {
+  const std::string field(absl::StripPrefix(violation.field, "mailbox."));
+  violation.field = field == "display_name" ? field : absl::StrCat("overrides.", field);
+  return violation;
 }
 
 // What only the service says of a mailbox.
@@ -232,7 +241,11 @@ async::Task<grpc::Status> MailboxService::CreateMissing(const v1::UpdateMailboxR
 async::Task<grpc::Status> MailboxService::Update(const v1::UpdateMailboxRequest& request,
                                                  v1::UpdateMailboxResponse& response) {
   const std::string id = IdOf(request.mailbox().name());
-  if (id.empty()) co_return BadName("mailbox.name");
+  if (id.empty()) {
+    std::vector<rpc::Violation> violations = {WrongName("mailbox.name")};
+    KnownPaths<v1::Mailbox>(request.update_mask(), "update_mask", violations);
+    co_return rpc::InvalidFields(violations);
+  }
   absl::StatusOr<StoredMailbox> stored = co_await store_.Get(id);
   if (absl::IsNotFound(stored.status()) && request.allow_missing())
     co_return co_await CreateMissing(request, id, response);
@@ -243,9 +256,11 @@ async::Task<grpc::Status> MailboxService::Update(const v1::UpdateMailboxRequest&
   if (next.has_password_authentication()) {
     next.mutable_password_authentication()->set_password_set(!stored->sealed_password.empty());
   }
-  if (violations.empty()) violations = CompleteAndValidate(next, min_interval_, Passwords::kWhenEnabled);
+  for (rpc::Violation& v : CompleteAndValidate(next, min_interval_, Passwords::kWhenEnabled)) {
+    violations.push_back(std::move(v));
+  }
   const bool keeps_password = !stored->sealed_password.empty() && next.password_authentication().password().empty();
-  if (violations.empty() && keeps_password && SendsPasswordElsewhere(stored->mailbox, next)) {
+  if (keeps_password && SendsPasswordElsewhere(stored->mailbox, next)) {
     violations.push_back(Wrong("mailbox.password_authentication.password",
                                "give the password again: the server it is sent to changes (another host, less "
                                "protection, or another authority or key to trust)"));
@@ -272,7 +287,11 @@ async::Task<grpc::Status> MailboxService::Delete(const v1::DeleteMailboxRequest&
 async::Task<grpc::Status> MailboxService::Duplicate(const v1::DuplicateMailboxRequest& request,
                                                     v1::DuplicateMailboxResponse& response) {
   const std::string source_id = IdOf(request.name());
-  if (source_id.empty()) co_return BadName("name");
+  if (source_id.empty()) {
+    std::vector<rpc::Violation> violations = {WrongName("name")};
+    KnownPaths<v1::Mailbox>(request.override_mask(), "override_mask", violations);
+    co_return CheckNew(request.mailbox_id(), request.request_id(), std::move(violations));
+  }
   absl::StatusOr<StoredMailbox> source = co_await store_.Get(source_id);
   if (!source.ok()) co_return rpc::FromAbsl(source.status());
   std::vector<rpc::Violation> violations;
@@ -288,7 +307,9 @@ async::Task<grpc::Status> MailboxService::Duplicate(const v1::DuplicateMailboxRe
     if (sealed.ok()) sealed_password = *std::move(sealed);
     mailbox.mutable_password_authentication()->set_password_set(!sealed_password.empty());
   }
-  if (violations.empty()) violations = CompleteAndValidate(mailbox, min_interval_, Passwords::kWhenEnabled);
+  for (rpc::Violation& v : CompleteAndValidate(mailbox, min_interval_, Passwords::kWhenEnabled)) {
+    violations.push_back(OfDuplicate(std::move(v)));
+  }
   grpc::Status good = CheckNew(request.mailbox_id(), request.request_id(), std::move(violations));
   if (!good.ok()) co_return good;
   absl::StatusOr<StoredMailbox> sealed = Seal(std::move(mailbox));

@@ -11,6 +11,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "libs/base/text.h"
 #include "services/config/provider_table.h"
 
 namespace poststelle::config {
@@ -22,10 +23,6 @@ constexpr absl::Duration kMaxInterval = absl::Hours(24 * 7);
 
 using GString = std::unique_ptr<char, decltype(&g_free)>;
 
-bool HasControl(const std::string& text) {
-  return std::any_of(text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7F; });
-}
-
 size_t Characters(const std::string& text) {
   return static_cast<size_t>(g_utf8_strlen(text.data(), static_cast<gssize>(text.size())));
 }
@@ -36,9 +33,6 @@ bool IsLabelKey(const std::string& key) {
 }
 
 bool IsFolder(const std::string& folder) { return !folder.empty() && folder.size() <= 255 && !HasControl(folder); }
-
-// Something of the request, fit to be repeated in an answer.
-std::string Shown(const std::string& text) { return text.size() <= 63 && !HasControl(text) ? text : "(not shown)"; }
 
 bool IsPem(const std::string& pem) {
   const std::unique_ptr<BIO, decltype(&BIO_free)> bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())),
@@ -56,7 +50,8 @@ class Validator {
       : mailbox_(mailbox),
         min_interval_(min_interval),
         passwords_(passwords),
-        inbound_(mailbox.direction() == v1::Mailbox::DIRECTION_INBOUND) {}
+        inbound_(mailbox.direction() == v1::Mailbox::DIRECTION_INBOUND),
+        outbound_(mailbox.direction() == v1::Mailbox::DIRECTION_OUTBOUND) {}
 
   std::vector<rpc::Violation> Run() {
     Names();
@@ -82,7 +77,7 @@ class Validator {
     if (length < 1 || length > 100 || HasControl(name)) {
       Wrong("display_name", "must have 1 to 100 characters and no control characters");
     }
-    if (!inbound_ && mailbox_.direction() != v1::Mailbox::DIRECTION_OUTBOUND) {
+    if (!inbound_ && !outbound_) {
       Wrong("direction", "must be DIRECTION_INBOUND or DIRECTION_OUTBOUND");
     }
     if (!IsAddress(mailbox_.address())) {
@@ -92,11 +87,11 @@ class Validator {
 
   void Connection() {
     v1::Connection& connection = *mailbox_.mutable_connection();
-    if (mailbox_.direction() == v1::Mailbox::DIRECTION_OUTBOUND) {
-      if (connection.protocol() != v1::Connection::PROTOCOL_SMTP) {
-        Wrong("connection.protocol", "must be PROTOCOL_SMTP for an outbound mailbox");
-      }
-    } else if (connection.protocol() != v1::Connection::PROTOCOL_IMAP) {
+    const bool smtp = connection.protocol() == v1::Connection::PROTOCOL_SMTP;
+    const bool imap = connection.protocol() == v1::Connection::PROTOCOL_IMAP;
+    if (outbound_ && !smtp) {
+      Wrong("connection.protocol", "must be PROTOCOL_SMTP for an outbound mailbox");
+    } else if (!outbound_ && (inbound_ || !smtp) && !imap) {
       Wrong("connection.protocol", "must be PROTOCOL_IMAP for an inbound mailbox");
     }
     const std::string& host = connection.host();
@@ -178,8 +173,9 @@ class Validator {
     if (!good) Wrong(field, absl::StrCat("must be a resource name like ", collection, "/example"));
   }
 
+  // Of a mailbox whose direction is a mistake, too: it hides no other one.
   void Import() {
-    if (!inbound_) {
+    if (outbound_) {
       if (mailbox_.has_import_options()) Wrong("import_options", "must not be given: the mailbox is outbound");
       return;
     }
@@ -237,6 +233,9 @@ class Validator {
     const std::string& target = after.target_folder();
     if (!v1::AfterImport::Action_IsValid(after.action())) {
       Wrong("import_options.after_import.action", "must be one of LEAVE, MARK_SEEN, MOVE, DELETE");
+      if (!target.empty() && !IsFolder(target)) {
+        Wrong("import_options.after_import.target_folder", "must have 1 to 255 bytes and no control characters");
+      }
     } else if (after.action() != v1::AfterImport::ACTION_MOVE) {
       if (!target.empty()) {
         Wrong("import_options.after_import.target_folder", "must not be given unless the action is ACTION_MOVE");
@@ -257,6 +256,7 @@ class Validator {
   const absl::Duration min_interval_;
   const Passwords passwords_;
   const bool inbound_;
+  const bool outbound_;
   std::vector<rpc::Violation> violations_;
 };
 
@@ -272,6 +272,12 @@ bool IsAddress(const std::string& address) {
   const size_t at = address.rfind('@');
   return at != std::string::npos && at > 0 && at + 1 < address.size() && address.size() <= 254 &&
          address.find_first_of(" <>,\"") == std::string::npos && !HasControl(address);
+}
+
+void CheckRequestId(const std::string& request_id, std::vector<rpc::Violation>& violations) {
+  if (Characters(request_id) > 128 || HasControl(request_id)) {
+    violations.push_back({"request_id", "must have at most 128 characters and no control characters"});
+  }
 }
 
 bool SendsPasswordElsewhere(const v1::Mailbox& before, const v1::Mailbox& after, Elsewhere counts) {

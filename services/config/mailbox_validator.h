@@ -28,6 +28,9 @@ enum class Elsewhere { kAnotherHost, kAnotherProvider };
 bool SendsPasswordElsewhere(const v1::Mailbox& before, const v1::Mailbox& after,
                             Elsewhere counts = Elsewhere::kAnotherHost);
 
+// What an id that makes a repeat safe must be; none is fine.
+void CheckRequestId(const std::string& request_id, std::vector<rpc::Violation>& violations);
+
 // Whether this has the shape of a mail address, and at most 254 bytes.
 bool IsAddress(const std::string& address);
 

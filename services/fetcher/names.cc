@@ -2,6 +2,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "libs/base/text.h"
 #include "libs/rpc/page_token.h"
 
 namespace poststelle::fetcher {
@@ -10,7 +11,7 @@ std::string IdOf(const std::string& name, const std::string& collection, const s
                  std::vector<rpc::Violation>& violations) {
   const std::string prefix = collection + "/";
   const bool good = absl::StartsWith(name, prefix) && name.size() > prefix.size() && name.size() <= 100 &&
-                    name.find('/', prefix.size()) == std::string::npos;
+                    name.find_first_of("/ ", prefix.size()) == std::string::npos && !HasControl(name);
   if (good) return name.substr(prefix.size());
   rpc::Violation violation;
   violation.field = field;

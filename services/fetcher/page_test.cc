@@ -1,6 +1,7 @@
 // Lists over gRPC whose entries are large: every page fits into an answer, and together they are complete.
 #include <grpcpp/grpcpp.h>
 
+#include "services/fetcher/names.h"
 #include "services/fetcher/quarantine_service.h"
 #include "services/fetcher/testing_ledger.h"
 #include "services/fetcher/ticket_feed_service.h"
@@ -125,6 +126,18 @@ TEST_P(PageTest, TicketsAndQuarantine) {
     more.set_page_token(page.next_page_token());
   } while (!more.page_token().empty());
   EXPECT_EQ(names.size(), static_cast<size_t>(kEntries));
+}
+
+TEST(Names, AnIdHasNoControlCharacter) {
+  for (const std::string& id : {std::string("a\n"), std::string("a\rb"), std::string("a\0", 2), std::string("a b")}) {
+    std::vector<rpc::Violation> violations;
+    EXPECT_EQ(IdOf("tickets/" + id, "tickets", "name", violations), "");
+    ASSERT_EQ(violations.size(), 1u);
+    EXPECT_EQ(violations[0].field, "name");
+  }
+  std::vector<rpc::Violation> none;
+  EXPECT_EQ(IdOf("tickets/a1-b", "tickets", "name", none), "a1-b");
+  EXPECT_TRUE(none.empty());
 }
 
 }  // namespace

@@ -37,6 +37,9 @@ grpc::Status CheckStart(const v1::SubscribeRequest& request) {
   if (!IsSubscriptionName(start.subscription())) {
     Wrong(violations, "start.subscription", "must have 1 to 63 characters of a-z, 0-9 and hyphen");
   }
+  if (!v1::SubscribeRequest::Start::From_IsValid(start.from())) {
+    Wrong(violations, "start.from", "must be FROM_BEGINNING, FROM_NOW or not given");
+  }
   if (start.max_unacknowledged() < 0 || start.max_unacknowledged() > kMaxWindow) {
     Wrong(violations, "start.max_unacknowledged", absl::StrCat("must be 1 to ", kMaxWindow));
   }
@@ -250,8 +253,8 @@ async::Task<grpc::Status> SendLoop(Session& session, const std::atomic<bool>& dr
 async::Task<grpc::Status> ServeSubscriber(std::shared_ptr<SubscribeStream> stream, async::TaskScope& scope,
                                           TicketFeed& feed, FeedHub& hub, const std::atomic<bool>& draining) {
   std::optional<v1::SubscribeRequest> first = co_await stream->Read();
-  if (!first) co_return grpc::Status::CANCELLED;
-  grpc::Status checked = CheckStart(*first);
+  // Whoever leaves without a word does not hear it either.
+  grpc::Status checked = CheckStart(first.value_or(v1::SubscribeRequest()));
   if (!checked.ok()) co_return checked;
   const v1::SubscribeRequest::Start& start = first->start();
   auto member = co_await hub.Join(start.subscription(), start.from() == v1::SubscribeRequest::Start::FROM_NOW);

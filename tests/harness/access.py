@@ -12,7 +12,7 @@ from poststelle.auth.v1 import access_pb2
 # Whose role includes which.
 INCLUDES = {"operator": {"viewer"}, "admin": {"viewer", "operator"}}
 
-Method = namedtuple("Method", "package service name client_streaming server_streaming named served")
+Method = namedtuple("Method", "package service name input client_streaming server_streaming named served")
 
 
 def path(method):
@@ -31,6 +31,6 @@ def methods():
             for method in service.method:
                 named = [access_pb2.Role.Name(role).removeprefix("ROLE_").lower() for role in method.options.Extensions[access_pb2.allow]]
                 served = [role for role in ROLES if {role, *INCLUDES.get(role, ())} & set(named)]
-                out.append(Method(file.package, service.name, method.name, method.client_streaming, method.server_streaming, named,
+                out.append(Method(file.package, service.name, method.name, method.input_type[1:], method.client_streaming, method.server_streaming, named,
                                   served))
     return out

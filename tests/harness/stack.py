@@ -25,6 +25,9 @@ import google  # noqa: E402
 google.__path__.append(os.path.join(BUILD, "gen_python", "google"))  # google.rpc beside Debian's google.protobuf
 
 import grpc  # noqa: E402
+
+grpc.__path__.append(os.path.join(BUILD, "gen_python", "grpc"))  # grpc.reflection beside Debian's grpc
+
 from poststelle.config.v1 import mailbox_pb2, mailbox_service_pb2, mailbox_service_pb2_grpc  # noqa: E402
 from poststelle.fetcher.v1 import (fetch_service_pb2, fetch_service_pb2_grpc, message_service_pb2,  # noqa: E402
                                    message_service_pb2_grpc, ticket_feed_service_pb2, ticket_feed_service_pb2_grpc)
