@@ -2,6 +2,7 @@
 #include <map>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/time.h"
 #include "cli/context.h"
@@ -56,7 +57,7 @@ void Print(const Context& context, const Mailbox& m) {
   }
   std::vector<std::string> labels;
   for (const auto& [key, value] : std::map<std::string, std::string>(m.labels().begin(), m.labels().end())) {
-    labels.push_back(key + "=" + value);
+    labels.push_back(absl::StrCat(key, "=", value));
   }
   rows.insert(rows.end(), {{"counterpart", OrDash(m.counterpart())},
                            {"labels", OrDash(absl::StrJoin(labels, ", "))},

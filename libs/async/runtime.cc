@@ -66,7 +66,7 @@ Task<void> Root(Task<void> task) {
 // One suspended coroutine. The timer is touched on the coroutine's own executor only (a strand for every task of
 // this library); Wake may be called from anywhere.
 struct Waiter : std::enable_shared_from_this<Waiter> {
-  explicit Waiter(asio::any_io_executor ex) : executor(ex), timer(std::move(ex)) {}
+  explicit Waiter(const asio::any_io_executor& ex) : executor(ex), timer(ex) {}
   void Wake() {
     if (woken.exchange(true)) return;
     asio::post(executor, [self = shared_from_this()] { self->timer.cancel(); });

@@ -45,7 +45,7 @@ std::string Clean(std::string_view text, size_t limit) {
 // Behind `rfc822;` or `smtp;`, if it is there.
 std::string_view WithoutType(std::string_view value) {
   const size_t semicolon = value.find(';');
-  if (semicolon == std::string_view::npos || semicolon > 30) return Strip(value);
+  if (semicolon > 30) return Strip(value);  // npos, too
   const std::string_view type = Strip(value.substr(0, semicolon));
   const bool word = !type.empty() && std::all_of(type.begin(), type.end(), [](char c) {
     return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '.';
@@ -107,7 +107,7 @@ std::string RecipientIn(std::string_view value) {
 
 // The action in the words of RFC 3464 §2.3.3; where it is none, what the status says.
 std::string ActionIn(std::string_view value, std::string_view status) {
-  const std::string word = absl::AsciiStrToLower(Av(Strip(value.substr(0, value.find_first_of(" \t(;")))));
+  std::string word = absl::AsciiStrToLower(Av(Strip(value.substr(0, value.find_first_of(" \t(;")))));
   for (const std::string_view action : {"failed", "delayed", "delivered", "relayed", "expanded"}) {
     if (word == action) return word;
   }

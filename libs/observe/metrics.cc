@@ -74,7 +74,7 @@ absl::StatusOr<std::string> Metrics::Expose(const std::string& address) {
   exposer_->RegisterCollectable(registry_);
   port_ = exposer_->GetListeningPorts().at(0);
   host_ = address.substr(0, colon);
-  const std::string out = absl::StrCat(host_, ":", port_);
+  std::string out = absl::StrCat(host_, ":", port_);
   if (host_.starts_with('[') && host_.ends_with(']')) host_ = host_.substr(1, host_.size() - 2);
   return out;
 }

@@ -368,8 +368,11 @@ Task<absl::StatusOr<mail::ParsedMail>> ParserPool::Parse(const std::string& raw)
       co_return child.status();
     }
     std::optional<mail::ParsedMail> parsed = co_await (*child)->Exchange(raw, state_->options.wall_limit, why);
-    if (parsed) state_->GiveBack(*std::move(child));
-    child->reset();
+    if (parsed) {
+      state_->GiveBack(*std::move(child));
+    } else {
+      child->reset();
+    }
     state_->slots.Release(1);
     if (parsed) co_return *std::move(parsed);
     if (co_await Cancelled()) co_return absl::CancelledError("parsing was cancelled");
