@@ -286,6 +286,9 @@ bool Session::Ended(Step step) {
 void Session::SignIn(const Credentials& credentials) {
   if (Ended(Step::kAuth)) return;
   step_ = Step::kAuth;
+  if (options_.encryption != Encryption::kNone && !tls_) {
+    return Die(MakeError(Step::kAuth, ErrorKind::kNoStartTls, "the connection is not encrypted, so nobody signs in"));
+  }
   credentials_ = credentials;
   for (const char* mechanism : {"PLAIN", "LOGIN"}) {
     if (capabilities_.auth.contains(mechanism)) return BeginAuth(mechanism);
@@ -313,7 +316,8 @@ void Session::BeginAuth(std::string_view mechanism) {
   sent_ = {credentials_.password, password, *plain};
   if (mechanism == "PLAIN") {
     answers_ = {*plain};  // for a server that asks once more for what came with the command
-    return Command(Ask::kAuth, absl::StrCat("AUTH PLAIN ", Av(plain->Reveal())));
+    const std::string line = absl::StrCat("AUTH PLAIN ", Av(plain->Reveal()));
+    return Command(Ask::kAuth, line.size() + 2 <= kMaxCommandLine ? line : "AUTH PLAIN");  // RFC 4954 §4
   }
   answers_.push_back(sasl::Base64(credentials_.login));
   answers_.push_back(password);
@@ -400,9 +404,14 @@ void Session::Send(Envelope envelope, std::string_view message) {
 
 void Session::BeginMail() {
   Command(Ask::kMail, absl::StrCat("MAIL FROM:<", envelope_.sender.text(), ">", parameters_));
-  if (!capabilities_.pipelining) return;
   // DATA stays out of this group: with no recipient left there would be no way back from a 354 but an empty message.
-  for (size_t i = 0; i < envelope_.recipients.size(); ++i) {
+  if (capabilities_.pipelining) NextRecipients(0);
+}
+
+void Session::NextRecipients(size_t begin) {
+  const size_t group = capabilities_.pipelining ? kPipelinedRecipients : 1;
+  const size_t end = begin + std::min(group, envelope_.recipients.size() - begin);
+  for (size_t i = begin; i < end; ++i) {
     Command(Ask::kRcpt, absl::StrCat("RCPT TO:<", envelope_.recipients[i].text(), ">"), i);
   }
 }
@@ -415,7 +424,7 @@ void Session::OnMail(const Reply& reply) {
     if (expected_.empty() || reply.code == kClosing) Settle(Outcome::kNotAccepted, mail_status_);
     return;
   }
-  if (expected_.empty()) Command(Ask::kRcpt, absl::StrCat("RCPT TO:<", envelope_.recipients[0].text(), ">"), 0);
+  if (expected_.empty()) NextRecipients(0);
 }
 
 void Session::OnRecipient(Reply reply, size_t recipient) {
@@ -425,7 +434,7 @@ void Session::OnRecipient(Reply reply, size_t recipient) {
   if (!expected_.empty()) return;
   const size_t next = recipient + 1;
   if (mail_status_.ok() && next < envelope_.recipients.size() && result_.recipients[recipient].code != kClosing) {
-    return Command(Ask::kRcpt, absl::StrCat("RCPT TO:<", envelope_.recipients[next].text(), ">"), next);
+    return NextRecipients(next);
   }
   RecipientsDone();
 }

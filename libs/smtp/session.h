@@ -100,7 +100,8 @@ class Session {
   // The operations. Only with kIdle; with kDead they end at once with what ended the connection. After an error that is
   // not kDead the next one may be begun.
   //
-  // PLAIN, or else LOGIN. With Encryption::kNone the password goes as it is: that is what the caller asked for.
+  // PLAIN, or else LOGIN. With Encryption::kNone the password goes as it is: that is what the caller asked for. With
+  // the others it never goes before TLS has started.
   void SignIn(const Credentials& credentials);
   // `message` must stay alive until the operation has ended. Its line ends are made canonical (content.h). Recipients
   // that are refused don't stop the others.
@@ -134,6 +135,8 @@ class Session {
   void OnFinal(const Reply& reply);
   void BeginAuth(std::string_view mechanism);
   void BeginMail();
+  // Asks for the recipients from `begin` on: one, or as many as go in one group.
+  void NextRecipients(size_t begin);
   void RecipientsDone();
   void NextChunk();
   void AppendPiece();
@@ -187,5 +190,10 @@ class Session {
 inline constexpr size_t kPieceBytes = 64 << 10;
 inline constexpr size_t kChunkBytes = 1 << 20;
 inline constexpr size_t kTailBytes = 16 << 10;
+// Most recipients asked for before their replies are read (RFC 2920 §3.1): neither side then has more to say than the
+// buffers of a connection hold, however many there are, so that they can't wait for each other.
+inline constexpr size_t kPipelinedRecipients = 100;
+// Longest command line with its end (RFC 5321 §4.5.3.1.4).
+inline constexpr size_t kMaxCommandLine = 512;
 
 }  // namespace poststelle::smtp

@@ -160,6 +160,35 @@ TEST(SignIn, WithAnInitialResponseOrWithChallenges) {
   EXPECT_EQ(greedy.state(), State::kDead);
 }
 
+TEST(SignIn, WhatIsTooLongForACommandIsAnAnswer) {
+  // The longest that fits into 512 bytes with the line end, and the next one.
+  for (const size_t size : {size_t{367}, size_t{368}}) {
+    Session session = Greeted({"AUTH PLAIN"});
+    session.SignIn({"joe", SecretString(std::string(size, 'x'))});
+    const std::string line = session.TakeOutput();
+    if (size == 367) {
+      EXPECT_EQ(line.size(), 509u);
+      continue;
+    }
+    EXPECT_EQ(line, "AUTH PLAIN\r\n");
+    session.Receive("334 \r\n");
+    EXPECT_EQ(session.TakeOutput().size(), 502u);
+    session.Receive("235 in\r\n");
+    EXPECT_TRUE(session.status().ok());
+  }
+}
+
+TEST(SignIn, NeverBeforeTlsWhereTlsIsWanted) {
+  // A driver that forgot to start it.
+  Session session(Options(Encryption::kTls));
+  Talk(session, {"220 hi\r\n", "250-x\r\n250 AUTH PLAIN\r\n"});
+  ASSERT_EQ(session.state(), State::kIdle);
+  session.SignIn(kJoe);
+  EXPECT_EQ(session.TakeOutput(), "");
+  EXPECT_EQ(session.state(), State::kDead);
+  EXPECT_EQ(GetFailure(session.status()).kind, ErrorKind::kNoStartTls);
+}
+
 TEST(SignIn, RefusalsAreClassified) {
   struct Case {
     const char* answer;
@@ -265,6 +294,34 @@ TEST(Send, Pipelined) {
   EXPECT_EQ(GetFailure(session.result().status).reply.code, 530);
   EXPECT_EQ(session.result().recipients[0].code, 0);  // nothing was said about it
   EXPECT_EQ(session.state(), State::kIdle);
+}
+
+TEST(Send, ManyRecipientsGoInGroups) {
+  std::vector<std::string> recipients;
+  for (size_t i = 0; i < 2 * kPipelinedRecipients + 1; ++i) recipients.push_back(absl::StrCat("r", i, "@x"));
+  Session session = Greeted({"PIPELINING"});
+  session.Send(EnvelopeTo(recipients), kMessage);
+  std::string told = session.TakeOutput();
+  std::vector<size_t> groups;
+  while (told != "DATA\r\n") {
+    const size_t asked = static_cast<size_t>(std::count(told.begin(), told.end(), '\n'));
+    ASSERT_LE(asked, kPipelinedRecipients + 1);
+    groups.push_back(asked);
+    std::string answers;
+    for (size_t i = 0; i < asked; ++i) answers += "250 ok\r\n";
+    session.Receive(answers);
+    ASSERT_EQ(session.state(), State::kWaiting);
+    told = session.TakeOutput();
+  }
+  EXPECT_EQ(groups, (std::vector<size_t>{kPipelinedRecipients + 1, kPipelinedRecipients, 1}));
+  for (const Reply& reply : session.result().recipients) EXPECT_EQ(reply.code, 250);
+  // A refused MAIL asks for no further group.
+  Session refused = Greeted({"PIPELINING"});
+  refused.Send(EnvelopeTo(recipients), kMessage);
+  refused.TakeOutput();
+  for (size_t i = 0; i < kPipelinedRecipients + 1; ++i) refused.Receive("550 5.7.1 no\r\n");
+  EXPECT_EQ(refused.state(), State::kIdle);
+  EXPECT_EQ(GetFailure(refused.result().status).step, Step::kMail);
 }
 
 TEST(Send, EveryRecipientRefused) {
