@@ -21,7 +21,7 @@ namespace poststelle::sasl {
 namespace {
 
 constexpr size_t kHash = 32;
-constexpr char kHeader[] = "n,,";     // no channel binding, nobody else's name
+constexpr char kHeader[] = "n,,";      // no channel binding, nobody else's name
 constexpr char kBinding[] = "c=biws";  // the header in base64
 
 std::string Hmac(std::string_view key, std::string_view text) {
@@ -67,8 +67,8 @@ absl::StatusOr<SecretString> ScramSha256::ClientFinal(std::string_view server_fi
   int iterations = 0;
   if (!absl::SimpleAtoi(parts[2].substr(2), &iterations) || iterations < kMinScramIterations ||
       iterations > kMaxScramIterations) {
-    return Broken(absl::StrCat("asks for a number of iterations outside ", kMinScramIterations, " to ",
-                               kMaxScramIterations));
+    return Broken(
+        absl::StrCat("asks for a number of iterations outside ", kMinScramIterations, " to ", kMaxScramIterations));
   }
   std::string salted(kHash, '\0');
   const std::string_view password = password_.Reveal();

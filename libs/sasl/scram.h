@@ -29,6 +29,7 @@ class ScramSha256 {
   absl::StatusOr<SecretString> ClientFinal(std::string_view server_first);
   // Whether the server's last message proves that it knows the password; PermissionDenied if it says that we don't.
   absl::Status Verify(std::string_view server_final);
+  bool answered() const { return !signature_.empty(); }  // ClientFinal has succeeded
   bool verified() const { return verified_; }
 
  private:
