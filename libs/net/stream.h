@@ -66,7 +66,8 @@ class Stream {
   // So many bytes at least are on their way without anything more being sent, so the next ReadSome may wait a moment
   // for more than one of them: each time that a stream wakes up costs as much as reading kilobytes. A hint.
   virtual void Expect(uint64_t) {}
-  // All of `bytes`, which must stay alive until it returns.
+  // All of `bytes`, which must stay alive until it returns. After kClosed the server's last words can still be read,
+  // which mostly say why.
   virtual asio::awaitable<absl::Status> Write(std::string_view bytes, absl::Duration timeout) = 0;
   // Upgrades to TLS in place (after STARTTLS, or first of all with implicit TLS).
   virtual asio::awaitable<absl::Status> StartTls(const TlsOptions& options, absl::Duration timeout) = 0;

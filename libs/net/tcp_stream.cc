@@ -250,7 +250,7 @@ asio::awaitable<absl::Status> TcpStream::Write(std::string_view bytes, absl::Dur
       if (why == SSL_ERROR_WANT_READ) {
         next = Ready::kRead;
       } else if (why != SSL_ERROR_WANT_WRITE) {
-        co_return Fail(NetError::kClosed, "the server closed the connection.");
+        co_return MakeNetError(NetError::kClosed, "the server closed the connection.");
       }
     } else {
       const ssize_t sent = ::send(core_->socket.native_handle(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
@@ -260,7 +260,7 @@ asio::awaitable<absl::Status> TcpStream::Write(std::string_view bytes, absl::Dur
       }
       if (errno == EINTR) continue;
       if (errno != EAGAIN)
-        co_return Fail(NetError::kClosed, absl::StrCat("the connection broke: ", std::strerror(errno), "."));
+        co_return MakeNetError(NetError::kClosed, absl::StrCat("the connection broke: ", std::strerror(errno), "."));
     }
     absl::Status ready = co_await Wait(next, deadline, timeout, "room to send", false);
     if (!ready.ok()) co_return ready;

@@ -129,8 +129,13 @@ async::Task<void> Client::WriteOutput(std::string output) {
   if (written.ok()) co_return;
   // A server that closes early mostly has said why. Not after the final dot: then nothing is certain any more.
   if (step != Step::kFinal && net::GetNetError(written) == net::NetError::kClosed) {
-    absl::StatusOr<size_t> got = co_await stream_->ReadSome(buffer_.data(), buffer_.size(), kLastWords);
-    if (got.ok()) session_.Receive(std::string_view(buffer_.data(), *got));
+    const absl::Time deadline = absl::Now() + kLastWords;
+    while (session_.state() != Session::State::kDead) {
+      absl::StatusOr<size_t> got = co_await stream_->ReadSome(buffer_.data(), buffer_.size(),
+                                                              std::max(deadline - absl::Now(), absl::ZeroDuration()));
+      if (!got.ok()) break;
+      session_.Receive(std::string_view(buffer_.data(), *got));
+    }
   }
   session_.Lost(written);
 }

@@ -140,6 +140,21 @@ TEST_F(ClientTest, ARefusalBeforeTheEndIsHeard) {
   EXPECT_EQ(asked_, 0);
 }
 
+// It neither listens nor stays: what it said on the way out is read after the write has failed.
+TEST_F(ClientTest, TheLastWordsOfAServerThatLeavesAreHeard) {
+  std::vector<Exchange> leaves(kGoodServer.begin(), kGoodServer.begin() + 5);
+  leaves.push_back({"first line\r\n", "552-5.3.4 too much\r\n552 5.3.4 of it\r\n"});
+  for (int round = 0; round < 20; ++round) {
+    ScriptedServer server(Serve(leaves, true));
+    std::string message = "first line\r\n";
+    while (message.size() < 40'000'000) message += "a line of text\r\n";
+    const SendResult sent = Await(runtime_, ConnectAndSend(Options(server.port()), message));
+    EXPECT_EQ(sent.outcome, Outcome::kNotAccepted);
+    EXPECT_EQ(GetFailure(sent.status).reply.code, 552) << sent.status;
+    EXPECT_EQ(asked_, 0);
+  }
+}
+
 TEST_F(ClientTest, CancelledAfterThePermitIsUnknown) {
   std::atomic<bool> dot{false};
   ScriptedServer server([&dot](ScriptedServer::Connection& connection) {

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -17,6 +18,7 @@ namespace {
 
 // The server closes the connection (RFC 5321 §3.8), whatever was asked.
 constexpr int kClosing = 421;
+constexpr char kScram[] = "SCRAM-SHA-256";
 // A shorter secret is not searched for in replies: it would be found everywhere.
 constexpr size_t kShortestSecret = 4;
 
@@ -286,10 +288,17 @@ bool Session::Ended(Step step) {
 void Session::SignIn(const Credentials& credentials) {
   if (Ended(Step::kAuth)) return;
   step_ = Step::kAuth;
-  credentials_ = credentials;
-  for (const char* mechanism : {"PLAIN", "LOGIN"}) {
-    if (capabilities_.auth.contains(mechanism)) return BeginAuth(mechanism);
+  if (options_.encryption != Encryption::kNone && !tls_) {
+    return Die(MakeError(Step::kAuth, ErrorKind::kNoStartTls, "the connection is not encrypted, so nobody signs in"));
   }
+  credentials_ = credentials;
+  mechanisms_.clear();
+  const std::string_view known[] = {kScram, "PLAIN", "LOGIN"};
+  for (const std::string_view mechanism : known) {
+    if (mechanism == kScram && !sasl::ScramSha256::CanUse(credentials.login, credentials.password)) continue;
+    if (capabilities_.auth.contains(std::string(mechanism))) mechanisms_.push_back(mechanism);
+  }
+  if (!mechanisms_.empty()) return BeginAuth();
   if (capabilities_.auth.empty()) {
     return Finish(MakeError(Step::kAuth, ErrorKind::kAuthUnavailable,
                             capabilities_.start_tls && !tls_
@@ -301,9 +310,10 @@ void Session::SignIn(const Credentials& credentials) {
                                 Printable(absl::StrJoin(capabilities_.auth, ", "), 200))));
 }
 
-void Session::BeginAuth(std::string_view mechanism) {
-  mechanism_ = mechanism;
+void Session::BeginAuth() {
+  const std::string_view mechanism = mechanisms_.front();
   answers_.clear();
+  scram_.reset();
   auth_cancelled_ = false;
   const absl::StatusOr<SecretString> plain = sasl::Plain(credentials_.login, credentials_.password);
   if (!plain.ok()) {
@@ -311,9 +321,18 @@ void Session::BeginAuth(std::string_view mechanism) {
   }
   const SecretString password = sasl::Base64(credentials_.password.Reveal());
   sent_ = {credentials_.password, password, *plain};
+  if (mechanism == kScram) {
+    scram_.emplace(credentials_.login, credentials_.password, options_.nonce());
+    const std::string first = absl::Base64Escape(scram_->ClientFirst());
+    const std::string line = absl::StrCat("AUTH ", kScram, " ", first);
+    if (line.size() + 2 <= kMaxCommandLine) return Command(Ask::kAuth, line);
+    answers_.emplace_back(first);
+    return Command(Ask::kAuth, absl::StrCat("AUTH ", kScram));
+  }
   if (mechanism == "PLAIN") {
     answers_ = {*plain};  // for a server that asks once more for what came with the command
-    return Command(Ask::kAuth, absl::StrCat("AUTH PLAIN ", Av(plain->Reveal())));
+    const std::string line = absl::StrCat("AUTH PLAIN ", Av(plain->Reveal()));
+    return Command(Ask::kAuth, line.size() + 2 <= kMaxCommandLine ? line : "AUTH PLAIN");  // RFC 4954 §4
   }
   answers_.push_back(sasl::Base64(credentials_.login));
   answers_.push_back(password);
@@ -331,22 +350,53 @@ void Session::OnAuth(Reply reply) {
   Redact(reply);
   if (reply.code == 334) {
     if (auth_cancelled_) return Die(Refusal(Step::kAuth, "the end of the sign-in", reply));
+    if (scram_ && answers_.empty()) return OnScramChallenge(reply);
     auth_cancelled_ = answers_.empty();
     Command(Ask::kAuth, auth_cancelled_ ? "*" : answers_.front().Reveal());
     if (!auth_cancelled_) answers_.pop_front();
     return;
   }
   answers_.clear();
-  if (reply.code == 504 && mechanism_ == "PLAIN" && capabilities_.auth.contains("LOGIN")) return BeginAuth("LOGIN");
+  const ErrorKind refusal = ClassifyAuth(reply);
+  const bool knows_no_scram = scram_ && tls_ && refusal == ErrorKind::kAuthRejected;
+  if (!auth_cancelled_ && mechanisms_.size() > 1 && (reply.code == 504 || knows_no_scram)) {
+    mechanisms_.pop_front();
+    return BeginAuth();
+  }
+  const bool proven = !scram_ || scram_->verified();
+  scram_.reset();
   credentials_ = {};
   sent_.clear();
-  if (reply.positive()) return Finish(absl::OkStatus());
-  const ErrorKind kind = auth_cancelled_ ? ErrorKind::kProtocol : ClassifyAuth(reply);
+  if (reply.positive() && !auth_cancelled_) {
+    if (proven) return Finish(absl::OkStatus());
+    return Die(Tampering(Step::kAuth, "the server let us in without a proof that it knows the password"));
+  }
+  const ErrorKind kind = auth_cancelled_ ? ErrorKind::kProtocol : refusal;
   absl::Status refused =
       MakeError(Step::kAuth, kind,
                 auth_cancelled_ ? "the server asks for more than the sign-in has" : AuthSentence(kind), false, reply);
   if (kind == ErrorKind::kProtocol) return Die(std::move(refused));
   Finish(std::move(refused));
+}
+
+void Session::OnScramChallenge(const Reply& reply) {
+  std::string challenge;
+  const bool decoded = reply.lines.size() == 1 && absl::Base64Unescape(reply.lines[0], &challenge);
+  if (scram_->verified()) {  // the server goes on after its last word
+    auth_cancelled_ = true;
+    return Command(Ask::kAuth, "*");
+  }
+  if (decoded && !scram_->answered()) {
+    const absl::StatusOr<SecretString> final = scram_->ClientFinal(challenge);
+    if (final.ok()) return Command(Ask::kAuth, sasl::Base64(final->Reveal()).Reveal());
+  } else if (decoded) {
+    const absl::Status proof = scram_->Verify(challenge);
+    if (proof.ok()) return Command(Ask::kAuth, "");
+    // The server's verdict follows; nothing is left to say.
+    if (absl::IsPermissionDenied(proof)) return Command(Ask::kAuth, "");
+  }
+  auth_cancelled_ = true;
+  Command(Ask::kAuth, "*");
 }
 
 // --- A message ---
@@ -400,9 +450,14 @@ void Session::Send(Envelope envelope, std::string_view message) {
 
 void Session::BeginMail() {
   Command(Ask::kMail, absl::StrCat("MAIL FROM:<", envelope_.sender.text(), ">", parameters_));
-  if (!capabilities_.pipelining) return;
   // DATA stays out of this group: with no recipient left there would be no way back from a 354 but an empty message.
-  for (size_t i = 0; i < envelope_.recipients.size(); ++i) {
+  if (capabilities_.pipelining) NextRecipients(0);
+}
+
+void Session::NextRecipients(size_t begin) {
+  const size_t group = capabilities_.pipelining ? kPipelinedRecipients : 1;
+  const size_t end = begin + std::min(group, envelope_.recipients.size() - begin);
+  for (size_t i = begin; i < end; ++i) {
     Command(Ask::kRcpt, absl::StrCat("RCPT TO:<", envelope_.recipients[i].text(), ">"), i);
   }
 }
@@ -415,7 +470,7 @@ void Session::OnMail(const Reply& reply) {
     if (expected_.empty() || reply.code == kClosing) Settle(Outcome::kNotAccepted, mail_status_);
     return;
   }
-  if (expected_.empty()) Command(Ask::kRcpt, absl::StrCat("RCPT TO:<", envelope_.recipients[0].text(), ">"), 0);
+  if (expected_.empty()) NextRecipients(0);
 }
 
 void Session::OnRecipient(Reply reply, size_t recipient) {
@@ -425,7 +480,7 @@ void Session::OnRecipient(Reply reply, size_t recipient) {
   if (!expected_.empty()) return;
   const size_t next = recipient + 1;
   if (mail_status_.ok() && next < envelope_.recipients.size() && result_.recipients[recipient].code != kClosing) {
-    return Command(Ask::kRcpt, absl::StrCat("RCPT TO:<", envelope_.recipients[next].text(), ">"), next);
+    return NextRecipients(next);
   }
   RecipientsDone();
 }

@@ -4,13 +4,17 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "libs/base/ids.h"
 #include "libs/base/secret_string.h"
 #include "libs/base/wire_string.h"
+#include "libs/sasl/scram.h"
 #include "libs/smtp/address.h"
 #include "libs/smtp/capabilities.h"
 #include "libs/smtp/error.h"
@@ -26,6 +30,8 @@ struct SessionOptions {
   WireString ehlo_name;
   // BDAT instead of DATA where the server offers CHUNKING.
   bool use_chunking = true;
+  // A new one for each sign-in with SCRAM: printable, without a comma. Another source only makes a test repeatable.
+  std::function<std::string()> nonce = RandomId;
 };
 
 struct Credentials {
@@ -100,7 +106,10 @@ class Session {
   // The operations. Only with kIdle; with kDead they end at once with what ended the connection. After an error that is
   // not kDead the next one may be begun.
   //
-  // PLAIN, or else LOGIN. With Encryption::kNone the password goes as it is: that is what the caller asked for.
+  // SCRAM-SHA-256, or else PLAIN, or else LOGIN. A server that refuses one way is tried with the next; one that rejects
+  // us with SCRAM only where TLS protects the password: it may know no SCRAM secret of this account. With
+  // Encryption::kNone the password goes as it is: that is what the caller asked for. With the others it never goes
+  // before TLS has started.
   void SignIn(const Credentials& credentials);
   // `message` must stay alive until the operation has ended. Its line ends are made canonical (content.h). Recipients
   // that are refused don't stop the others.
@@ -132,8 +141,12 @@ class Session {
   void OnData(const Reply& reply);
   void OnChunk(const Reply& reply);
   void OnFinal(const Reply& reply);
-  void BeginAuth(std::string_view mechanism);
+  // With the first of mechanisms_.
+  void BeginAuth();
+  void OnScramChallenge(const Reply& reply);
   void BeginMail();
+  // Asks for the recipients from `begin` on: one, or as many as go in one group.
+  void NextRecipients(size_t begin);
   void RecipientsDone();
   void NextChunk();
   void AppendPiece();
@@ -162,9 +175,10 @@ class Session {
 
   // Sign-in.
   Credentials credentials_;
-  std::string mechanism_;
-  std::deque<SecretString> answers_;  // to the challenges to come
-  std::vector<SecretString> sent_;    // secrets that a reply must not repeat
+  std::deque<std::string_view> mechanisms_;  // under way, and those to try after it
+  std::optional<sasl::ScramSha256> scram_;   // under way
+  std::deque<SecretString> answers_;         // to the challenges to come
+  std::vector<SecretString> sent_;           // secrets that a reply must not repeat
   bool auth_cancelled_ = false;
 
   // The message under way.
@@ -187,5 +201,10 @@ class Session {
 inline constexpr size_t kPieceBytes = 64 << 10;
 inline constexpr size_t kChunkBytes = 1 << 20;
 inline constexpr size_t kTailBytes = 16 << 10;
+// Most recipients asked for before their replies are read (RFC 2920 §3.1): neither side then has more to say than the
+// buffers of a connection hold, however many there are, so that they can't wait for each other.
+inline constexpr size_t kPipelinedRecipients = 100;
+// Longest command line with its end (RFC 5321 §4.5.3.1.4).
+inline constexpr size_t kMaxCommandLine = 512;
 
 }  // namespace poststelle::smtp

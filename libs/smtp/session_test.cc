@@ -160,6 +160,110 @@ TEST(SignIn, WithAnInitialResponseOrWithChallenges) {
   EXPECT_EQ(greedy.state(), State::kDead);
 }
 
+TEST(SignIn, WhatIsTooLongForACommandIsAnAnswer) {
+  // The longest that fits into 512 bytes with the line end, and the next one.
+  for (const size_t size : {size_t{367}, size_t{368}}) {
+    Session session = Greeted({"AUTH PLAIN"});
+    session.SignIn({"joe", SecretString(std::string(size, 'x'))});
+    const std::string line = session.TakeOutput();
+    if (size == 367) {
+      EXPECT_EQ(line.size(), 509u);
+      continue;
+    }
+    EXPECT_EQ(line, "AUTH PLAIN\r\n");
+    session.Receive("334 \r\n");
+    EXPECT_EQ(session.TakeOutput().size(), 502u);
+    session.Receive("235 in\r\n");
+    EXPECT_TRUE(session.status().ok());
+  }
+}
+
+// The example of RFC 7677 §3, in base64.
+constexpr char kScramFirst[] = "biwsbj11c2VyLHI9ck9wck5HZndFYmVSV2diTkVrcU8=";
+constexpr char kScramServerFirst[] =
+    "334 cj1yT3ByTkdmd0ViZVJXZ2JORWtxTyVodllEcFdVYTJSYVRDQWZ1eEZJbGopaE5sRiRrMCxzPVcyMlphSjBTTlk3c29Fc1VFamI2Z1E9PSxpP"
+    "TQwOTY=\r\n";
+constexpr char kScramFinal[] =
+    "Yz1iaXdzLHI9ck9wck5HZndFYmVSV2diTkVrcU8laHZZRHBXVWEyUmFUQ0FmdXhGSWxqKWhObEYkazAscD1kSHpiWmFwV0lrNGpVaE4rVXRlOXl0Y"
+    "Wc5empmTUhnc3FtbWl6N0FuZFZRPQ==\r\n";
+constexpr char kScramServerFinal[] = "334 dj02cnJpVFJCaTIzV3BSUi93dHVwK21NaFVaVW4vZEI1bkxUSlJzamw5NUc0PQ==\r\n";
+const Credentials kUser{"user", SecretString("pencil")};
+
+Session Scram(const std::string& mechanisms, bool tls = false) {
+  SessionOptions options = Options(tls ? Encryption::kTls : Encryption::kNone);
+  options.nonce = [] { return "rOprNGfwEbeRWgbNEkqO"; };
+  Session session(std::move(options));
+  if (tls) session.TlsStarted();
+  Talk(session, {"220 hi\r\n", "250-x\r\n250 AUTH " + mechanisms + "\r\n"});
+  return session;
+}
+
+TEST(SignIn, ScramKeepsThePasswordAndWantsAProof) {
+  Session good = Scram("LOGIN PLAIN SCRAM-SHA-256");
+  good.SignIn(kUser);
+  EXPECT_EQ(Talk(good, {kScramServerFirst, kScramServerFinal, "235 2.7.0 in\r\n"}),
+            (Lines{absl::StrCat("AUTH SCRAM-SHA-256 ", kScramFirst, "\r\n"), kScramFinal, "\r\n", ""}));
+  EXPECT_TRUE(good.status().ok()) << good.status();
+  EXPECT_EQ(good.state(), State::kIdle);
+
+  // Let in without a proof, right away or after our part of it.
+  for (const Lines& answers : {Lines{"235 in\r\n"}, Lines{kScramServerFirst, "235 in\r\n"}}) {
+    Session forged = Scram("SCRAM-SHA-256");
+    forged.SignIn(kUser);
+    Talk(forged, answers);
+    EXPECT_EQ(forged.state(), State::kDead);
+    EXPECT_EQ(GetFailure(forged.status()).kind, ErrorKind::kProtocol) << forged.status();
+  }
+  // What is no message of the exchange is not answered, and nothing is believed afterwards.
+  for (const Lines& answers :
+       {Lines{"334 \r\n"}, Lines{"334 *\r\n"}, Lines{kScramServerFinal}, Lines{kScramServerFirst, "334 dj1BQUFB\r\n"},
+        Lines{kScramServerFirst, kScramServerFirst}, Lines{kScramServerFirst, kScramServerFinal, kScramServerFinal}}) {
+    for (const char* then : {"501 cancelled\r\n", "235 in\r\n"}) {
+      Session session = Scram("SCRAM-SHA-256 PLAIN");
+      session.SignIn(kUser);
+      EXPECT_EQ(Talk(session, answers).back(), "*\r\n");
+      session.Receive(then);
+      EXPECT_EQ(session.TakeOutput(), "");
+      EXPECT_EQ(session.state(), State::kDead);
+      EXPECT_EQ(GetFailure(session.status()).kind, ErrorKind::kProtocol) << session.status();
+    }
+  }
+}
+
+TEST(SignIn, AfterScramThePasswordGoesWithTlsOnly) {
+  for (const bool tls : {true, false}) {
+    for (const Lines& no : {Lines{kScramServerFirst, "535 5.7.8 no\r\n"},
+                            Lines{kScramServerFirst, "334 ZT1pbnZhbGlkLXByb29m\r\n", "535 5.7.8 no\r\n"}}) {
+      Session session = Scram("SCRAM-SHA-256 PLAIN LOGIN", tls);
+      session.SignIn(kUser);
+      EXPECT_EQ(Talk(session, no).back(), tls ? "AUTH PLAIN AHVzZXIAcGVuY2ls\r\n" : "");
+      if (tls) session.Receive("535 5.7.8 no\r\n");
+      EXPECT_EQ(session.state(), State::kIdle);  // and not a third time
+      EXPECT_EQ(session.TakeOutput(), "");
+      EXPECT_EQ(GetFailure(session.status()).kind, ErrorKind::kAuthRejected) << session.status();
+    }
+  }
+  // Announced and not known: as asked for, the next way.
+  Session other = Scram("SCRAM-SHA-256 LOGIN");
+  other.SignIn(kUser);
+  EXPECT_EQ(Talk(other, {"504 5.5.4 unknown\r\n"}).back(), "AUTH LOGIN\r\n");
+  // What SASLprep would have to change goes another way.
+  Session umlaut = Scram("SCRAM-SHA-256 PLAIN");
+  umlaut.SignIn({"user", SecretString("\xC3\xA4")});
+  EXPECT_EQ(umlaut.TakeOutput().substr(0, 11), "AUTH PLAIN ");
+}
+
+TEST(SignIn, NeverBeforeTlsWhereTlsIsWanted) {
+  // A driver that forgot to start it.
+  Session session(Options(Encryption::kTls));
+  Talk(session, {"220 hi\r\n", "250-x\r\n250 AUTH PLAIN\r\n"});
+  ASSERT_EQ(session.state(), State::kIdle);
+  session.SignIn(kJoe);
+  EXPECT_EQ(session.TakeOutput(), "");
+  EXPECT_EQ(session.state(), State::kDead);
+  EXPECT_EQ(GetFailure(session.status()).kind, ErrorKind::kNoStartTls);
+}
+
 TEST(SignIn, RefusalsAreClassified) {
   struct Case {
     const char* answer;
@@ -265,6 +369,34 @@ TEST(Send, Pipelined) {
   EXPECT_EQ(GetFailure(session.result().status).reply.code, 530);
   EXPECT_EQ(session.result().recipients[0].code, 0);  // nothing was said about it
   EXPECT_EQ(session.state(), State::kIdle);
+}
+
+TEST(Send, ManyRecipientsGoInGroups) {
+  std::vector<std::string> recipients;
+  for (size_t i = 0; i < 2 * kPipelinedRecipients + 1; ++i) recipients.push_back(absl::StrCat("r", i, "@x"));
+  Session session = Greeted({"PIPELINING"});
+  session.Send(EnvelopeTo(recipients), kMessage);
+  std::string told = session.TakeOutput();
+  std::vector<size_t> groups;
+  while (told != "DATA\r\n") {
+    const size_t asked = static_cast<size_t>(std::count(told.begin(), told.end(), '\n'));
+    ASSERT_LE(asked, kPipelinedRecipients + 1);
+    groups.push_back(asked);
+    std::string answers;
+    for (size_t i = 0; i < asked; ++i) answers += "250 ok\r\n";
+    session.Receive(answers);
+    ASSERT_EQ(session.state(), State::kWaiting);
+    told = session.TakeOutput();
+  }
+  EXPECT_EQ(groups, (std::vector<size_t>{kPipelinedRecipients + 1, kPipelinedRecipients, 1}));
+  for (const Reply& reply : session.result().recipients) EXPECT_EQ(reply.code, 250);
+  // A refused MAIL asks for no further group.
+  Session refused = Greeted({"PIPELINING"});
+  refused.Send(EnvelopeTo(recipients), kMessage);
+  refused.TakeOutput();
+  for (size_t i = 0; i < kPipelinedRecipients + 1; ++i) refused.Receive("550 5.7.1 no\r\n");
+  EXPECT_EQ(refused.state(), State::kIdle);
+  EXPECT_EQ(GetFailure(refused.result().status).step, Step::kMail);
 }
 
 TEST(Send, EveryRecipientRefused) {

@@ -360,7 +360,7 @@ class Dovecot:
     processes that serve many connections (a process a login does 70 a second and never resumes TLS), and no limits.
     """
 
-    def __init__(self, folder, authority, accounts, any_password=None):
+    def __init__(self, folder, authority, accounts, any_password=None, mechanisms="plain login"):
         self.folder = os.path.join(folder, "dovecot")
         self.ports = {"imaps": free_port(), "imap": free_port()}
         self.root = os.geteuid() == 0
@@ -433,7 +433,7 @@ first_valid_uid = 1
 first_valid_gid = 1
 mail_location = maildir:{self.folder}/mail/%u
 mail_max_userip_connections = {100 if any_password is None else 10000}
-auth_mechanisms = plain login
+auth_mechanisms = {mechanisms}
 # A wrong password in one test must not slow down the sign-in of the next.
 auth_failure_delay = 0
 service anvil {{

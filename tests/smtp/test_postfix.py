@@ -28,7 +28,8 @@ def subject(raw):
 def test_what_is_sent_arrives(tmp_path):
     folder = str(tmp_path)
     authority = Authority(folder)
-    dovecot = Dovecot(folder, authority, {"sender@localhost": "secret", "a@localhost": "other"})
+    dovecot = Dovecot(folder, authority, {"sender@localhost": "secret", "a@localhost": "other"},
+                      mechanisms="plain login scram-sha-256")
     postfix = Postfix(folder, authority, dovecot)
     try:
         done = subprocess.run([os.path.join(os.environ["POSTSTELLE_BUILD"], "bin", "smtp_postfix_check")], capture_output=True,
@@ -36,6 +37,7 @@ def test_what_is_sent_arrives(tmp_path):
                                                            "POSTSTELLE_SMTP_PORT": str(postfix.ports["submission"]),
                                                            "POSTSTELLE_SMTPS_PORT": str(postfix.ports["submissions"])})
         assert done.returncode == 0, done.stdout[-5000:] + postfix.log()[-3000:]
+        assert postfix.log().count("sasl_method=SCRAM-SHA-256") >= EXPECTED.total(), postfix.log()[-3000:]
         wait_until(lambda: len(arrived(dovecot, "a@localhost")) >= EXPECTED.total(), what="the mails in the Maildir")
         wait_until(lambda: postfix.log().count(": removed") >= EXPECTED.total(), what="an empty queue")
         mails = arrived(dovecot, "a@localhost")
