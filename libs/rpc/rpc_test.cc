@@ -9,8 +9,10 @@
 #include "libs/rpc/drain.h"
 #include "libs/rpc/options.h"
 #include "libs/rpc/page_token.h"
+#include "libs/rpc/server_stream.h"
 #include "libs/rpc/status.h"
 #include "libs/rpc/unary.h"
+#include "poststelle/fetcher/v1/message_service.grpc.pb.h"
 #include "poststelle/fetcher/v1/ticket_feed_service.grpc.pb.h"
 
 namespace poststelle::rpc {
@@ -224,6 +226,75 @@ TEST(Bidi, AReaderThatOutlivesTheCallReadsNothing) {
   std::optional<bool> got;
   async::RunBlocking(runtime.executor(), ReadInto(*service.stream, got));
   EXPECT_EQ(got, false);
+}
+
+using Download = StreamOut<fetcher::v1::DownloadRawResponse>;
+
+async::Task<grpc::Status> SendBatches(std::shared_ptr<Download> stream, int batches, int each) {
+  for (int batch = 0; batch < batches; ++batch) {
+    std::vector<fetcher::v1::DownloadRawResponse> responses(static_cast<size_t>(each));
+    std::vector<const fetcher::v1::DownloadRawResponse*> all;
+    for (int i = 0; i < each; ++i) {
+      responses[static_cast<size_t>(i)].set_offset(batch * each + i);
+      all.push_back(&responses[static_cast<size_t>(i)]);
+    }
+    const bool sent = co_await stream->WriteAll(std::move(all));
+    if (!sent) co_return grpc::Status::CANCELLED;
+  }
+  co_return grpc::Status::OK;
+}
+
+class Downloads : public fetcher::v1::MessageService::CallbackService {
+ public:
+  Downloads(const asio::any_io_executor& executor, int batches, int each)
+      : gate(executor, *access), batches_(batches), each_(each) {
+    gate.Open();
+  }
+  grpc::ServerWriteReactor<fetcher::v1::DownloadRawResponse>* DownloadRaw(
+      grpc::CallbackServerContext* context, const fetcher::v1::DownloadRawRequest* request) override {
+    auto stream = std::make_shared<Download>(gate.executor());
+    return Download::Run(stream, context, gate, *request, SendBatches(stream, batches_, each_));
+  }
+  const std::unique_ptr<Access> access = Access::Unguarded();
+  Gate gate;
+
+ private:
+  const int batches_, each_;
+};
+
+TEST(StreamOut, BatchesArriveWholeAndInOrder) {
+  async::Runtime runtime(2);
+  for (const int each : {0, 1, 100}) {
+    Downloads service(runtime.executor(), 5, each);
+    grpc::ServerBuilder builder;
+    builder.RegisterService(&service);
+    const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+    auto stub = fetcher::v1::MessageService::NewStub(server->InProcessChannel({}));
+    grpc::ClientContext context;
+    auto call = stub->DownloadRaw(&context, {});
+    fetcher::v1::DownloadRawResponse response;
+    int64_t seen = 0;
+    while (call->Read(&response)) EXPECT_EQ(response.offset(), seen++);
+    EXPECT_TRUE(call->Finish().ok());
+    EXPECT_EQ(seen, 5 * each);
+    server->Shutdown();
+  }
+}
+
+TEST(StreamOut, ABatchEndsWhenTheClientLeaves) {
+  async::Runtime runtime(2);
+  Downloads service(runtime.executor(), 1, 100'000);
+  grpc::ServerBuilder builder;
+  builder.RegisterService(&service);
+  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  auto stub = fetcher::v1::MessageService::NewStub(server->InProcessChannel({}));
+  grpc::ClientContext context;
+  auto call = stub->DownloadRaw(&context, {});
+  fetcher::v1::DownloadRawResponse response;
+  EXPECT_TRUE(call->Read(&response));
+  context.TryCancel();
+  EXPECT_EQ(call->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  server->Shutdown();  // returns when every call is over
 }
 
 }  // namespace

@@ -6,14 +6,16 @@
 #include <atomic>
 #include <memory>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "libs/async/runtime.h"
 #include "libs/rpc/gate.h"
 
 namespace poststelle::rpc {
 
-// What the coroutine writes to. Shared by gRPC (until OnDone) and the coroutine. One Write at a time, so a slow client
-// holds up its own stream and nothing else.
+// What the coroutine writes to. Shared by gRPC (until OnDone) and the coroutine. One Write or WriteAll at a time, so a
+// slow client holds up its own stream and nothing else.
 template <typename Response>
 class StreamOut : public grpc::ServerWriteReactor<Response>, public std::enable_shared_from_this<StreamOut<Response>> {
  public:
@@ -21,9 +23,19 @@ class StreamOut : public grpc::ServerWriteReactor<Response>, public std::enable_
 
   // False when the client is gone, or its token was taken away, which the end of the call then says.
   async::Task<bool> Write(const Response& response) {
+    std::vector<const Response*> one = {&response};
+    co_return co_await WriteAll(std::move(one));
+  }
+
+  // Several, without coming back here between them, and put together on their way; the responses live until it returns.
+  // Asks about the token once. Keep it to about a hundred.
+  async::Task<bool> WriteAll(std::vector<const Response*> responses) {
     if (cancelled_ || !admission_->Holds()) co_return false;
+    if (responses.empty()) co_return true;
     write_done_ = false;
-    this->StartWrite(&response);
+    responses_ = std::move(responses);
+    next_ = 0;
+    StartNext();
     while (!write_done_) (co_await written_.Wait(absl::Seconds(10))).IgnoreError();
     co_return write_ok_;
   }
@@ -53,7 +65,17 @@ class StreamOut : public grpc::ServerWriteReactor<Response>, public std::enable_
     grpc::Status status = co_await std::move(handler);
     stream->Finish(stream->admission_->End(status));
   }
+  void StartNext() {
+    const Response* response = responses_[next_++];
+    grpc::WriteOptions options;
+    if (next_ < responses_.size()) options.set_buffer_hint();
+    this->StartWrite(response, options);
+  }
   void OnWriteDone(bool ok) override {
+    if (ok && next_ < responses_.size()) {
+      StartNext();
+      return;
+    }
     write_ok_ = ok;
     write_done_ = true;
     written_.Notify();
@@ -65,7 +87,9 @@ class StreamOut : public grpc::ServerWriteReactor<Response>, public std::enable_
   void OnDone() override { auto last = std::move(self_); }
 
   std::shared_ptr<StreamOut> self_;
-  std::optional<Admission> admission_;  // from Run on
+  std::optional<Admission> admission_;      // from Run on
+  std::vector<const Response*> responses_;  // with next_: those of this WriteAll; of gRPC's callback until it is done
+  size_t next_ = 0;
   async::Event written_;
   async::Event cancelled_event_;
   std::atomic<bool> write_done_{false};

@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 
+#include "libs/base/status_macros.h"
 #include "libs/sql/engines.h"
 
 namespace poststelle::sql {
@@ -18,6 +19,16 @@ const std::string& Row::Text(size_t column) const {
   if (const auto* s = std::get_if<std::string>(&values_[column])) return *s;
   if (const auto* b = std::get_if<Blob>(&values_[column])) return b->bytes;
   std::abort();
+}
+
+async::Task<absl::StatusOr<Result>> Database::ReadOne(Statement statement) {
+  Result out;
+  Work work = [&](Transaction& tx) -> async::Task<absl::Status> {
+    PS_CO_ASSIGN_OR_RETURN(out, co_await tx.Execute(statement.sql, statement.params));
+    co_return absl::OkStatus();
+  };
+  PS_CO_RETURN_IF_ERROR(co_await Read(std::move(work)));
+  co_return out;
 }
 
 size_t QuotedLength(std::string_view sql) {

@@ -179,6 +179,13 @@ class PostgresDatabase : public Database {
   async::Task<absl::Status> Read(Work work) override {
     return Run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", std::move(work));
   }
+  async::Task<absl::StatusOr<Result>> ReadOne(Statement statement) override {
+    PS_CO_RETURN_IF_ERROR(co_await slots_.Acquire(options_.acquire_timeout));
+    absl::StatusOr<Result> result = absl::UnknownError("not run");
+    co_await async::RunOn(executor_, ReadInto(std::move(statement), result));
+    slots_.Release();
+    co_return result;
+  }
 
  private:
   async::Task<absl::Status> Run(std::string_view begin, Work work) {
@@ -192,16 +199,12 @@ class PostgresDatabase : public Database {
 
   async::Task<void> RunInto(std::string_view begin, const Work& work, absl::Status& result) {
     for (int attempt = 0;; ++attempt) {
-      std::unique_ptr<PostgresConnection> connection = TakeIdle();
-      if (connection == nullptr) {
-        absl::StatusOr<std::unique_ptr<PostgresConnection>> fresh = absl::UnknownError("not connected");
-        co_await async::RunOn(connector_.executor(), ConnectInto(fresh));
-        if (!fresh.ok()) {
-          result = fresh.status();
-          co_return;
-        }
-        connection = *std::move(fresh);
+      absl::StatusOr<std::unique_ptr<PostgresConnection>> taken = co_await Take();
+      if (!taken.ok()) {
+        result = taken.status();
+        co_return;
       }
+      std::unique_ptr<PostgresConnection> connection = *std::move(taken);
       PostgresTransaction transaction(*connection, begin);
       absl::Status status = co_await work(transaction);
       result = co_await transaction.End(std::move(status));
@@ -210,6 +213,32 @@ class PostgresDatabase : public Database {
       if (!again) break;
       (void)co_await async::Sleep(Backoff(attempt));
     }
+  }
+
+  async::Task<void> ReadInto(Statement statement, absl::StatusOr<Result>& result) {
+    absl::StatusOr<std::unique_ptr<PostgresConnection>> connection = co_await Take();
+    if (!connection.ok()) {
+      result = connection.status();
+      co_return;
+    }
+    std::vector<Statement> one;
+    one.push_back(std::move(statement));
+    absl::StatusOr<std::vector<Result>> results = co_await (*connection)->Exchange(one);
+    if (results.ok()) {
+      result = std::move(results->front());
+    } else {
+      result = results.status();
+    }
+    GiveBack(*std::move(connection));
+  }
+
+  // One that is idle, or a new one.
+  async::Task<absl::StatusOr<std::unique_ptr<PostgresConnection>>> Take() {
+    std::unique_ptr<PostgresConnection> idle = TakeIdle();
+    if (idle != nullptr) co_return absl::StatusOr<std::unique_ptr<PostgresConnection>>(std::move(idle));
+    absl::StatusOr<std::unique_ptr<PostgresConnection>> fresh = absl::UnknownError("not connected");
+    co_await async::RunOn(connector_.executor(), ConnectInto(fresh));
+    co_return fresh;
   }
 
   async::Task<void> ConnectInto(absl::StatusOr<std::unique_ptr<PostgresConnection>>& out) {

@@ -31,6 +31,9 @@ class SqlTest : public ::testing::TestWithParam<Engine> {
       co_return (co_await tx.Execute(sql, params)).status();
     }));
   }
+  static async::Task<void> ReadInto(Database& db, Statement statement, absl::StatusOr<Result>& out) {
+    out = co_await db.ReadOne(std::move(statement));
+  }
   int64_t Number(Database& db, std::string sql) {
     int64_t number = -1;
     const absl::Status status = Await(db.Read([sql, &number](Transaction& tx) -> async::Task<absl::Status> {
@@ -70,6 +73,25 @@ async::Task<absl::StatusOr<Result>> CountD(Transaction& tx) {
 async::Task<absl::Status> Repeat(Database& db, Work work, int times) {
   for (int i = 0; i < times; ++i) PS_CO_RETURN_IF_ERROR(co_await db.Write(work));
   co_return absl::OkStatus();
+}
+
+TEST_P(SqlTest, OneStatementIsReadWithoutATransaction) {
+  auto db = Open(runtime_.executor(), Url());
+  ASSERT_TRUE(db.ok()) << db.status();
+  ASSERT_TRUE(Await(Migrate(**db, kSchema)).ok());
+  ASSERT_TRUE(Await((*db)->Write(Insert("a", 7))).ok());
+  const auto read = [this, &db](std::string_view sql, std::vector<Value> params) {
+    Statement statement{sql, std::move(params)};
+    absl::StatusOr<Result> out;
+    async::RunBlocking(runtime_.executor(), ReadInto(**db, std::move(statement), out));
+    return out;
+  };
+  const absl::StatusOr<Result> found = read("SELECT v FROM t WHERE k = $1", {std::string("a")});
+  ASSERT_TRUE(found.ok()) << found.status();
+  EXPECT_EQ(found->rows.at(0).Int(0), 7);
+  // A failure is told, and spoils nothing that comes later.
+  EXPECT_FALSE(read("SELECT nothing FROM t", {}).ok());
+  EXPECT_EQ(read("SELECT v FROM t WHERE k = $1", {std::string("b")})->rows.size(), 0u);
 }
 
 TEST_P(SqlTest, TypesComeBackAsTheyWent) {

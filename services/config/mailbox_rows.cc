@@ -100,16 +100,22 @@ async::Task<absl::Status> TakeTurn(sql::Transaction& tx) {
   co_return (co_await tx.Execute("SELECT id FROM config_epoch FOR UPDATE")).status();
 }
 
-async::Task<absl::StatusOr<std::optional<StoredMailbox>>> ReadMailbox(sql::Transaction& tx, std::string id) {
-  Params params{std::move(id)};
-  PS_CO_ASSIGN_OR_RETURN(
-      sql::Result found,
-      co_await tx.Execute("SELECT definition, sealed_password FROM mailbox WHERE mailbox_id = $1", std::move(params)));
-  if (found.rows.empty()) co_return std::nullopt;
+sql::Statement SelectMailbox(std::string id) {
+  return {"SELECT definition, sealed_password FROM mailbox WHERE mailbox_id = $1", {std::move(id)}};
+}
+
+absl::StatusOr<std::optional<StoredMailbox>> ToMailbox(const sql::Result& found) {
+  if (found.rows.empty()) return std::nullopt;
   StoredMailbox out;
-  if (!out.mailbox.ParseFromString(found.rows[0].Text(0))) co_return absl::DataLossError("a stored mailbox is damaged");
+  if (!out.mailbox.ParseFromString(found.rows[0].Text(0))) return absl::DataLossError("a stored mailbox is damaged");
   out.sealed_password = found.rows[0].Text(1);
-  co_return out;
+  return out;
+}
+
+async::Task<absl::StatusOr<std::optional<StoredMailbox>>> ReadMailbox(sql::Transaction& tx, std::string id) {
+  sql::Statement select = SelectMailbox(std::move(id));
+  PS_CO_ASSIGN_OR_RETURN(sql::Result found, co_await tx.Execute(select.sql, std::move(select.params)));
+  co_return ToMailbox(found);
 }
 
 async::Task<absl::Status> WriteMailbox(sql::Transaction& tx, StoredMailbox& stored, int64_t history) {

@@ -35,6 +35,10 @@ absl::Status EtagMismatch(const std::string& name);   // kAborted, ETAG_MISMATCH
 // has seen a revision has seen all before it. Held until the transaction ends. Needs MailboxStore::Epoch() before.
 async::Task<absl::Status> TakeTurn(sql::Transaction& tx);
 
+// Reads one mailbox, and what the answer says; nothing if there is none of that id.
+sql::Statement SelectMailbox(std::string id);
+absl::StatusOr<std::optional<StoredMailbox>> ToMailbox(const sql::Result& found);
+// Both, within a transaction.
 async::Task<absl::StatusOr<std::optional<StoredMailbox>>> ReadMailbox(sql::Transaction& tx, std::string id);
 
 // Inserts or replaces: sets update time, etag and password_set, and what mailboxes are selected by. The change is

@@ -238,31 +238,22 @@ async::Task<absl::StatusOr<v1::Mailbox>> MailboxStore::Create(StoredMailbox mail
 }
 
 async::Task<absl::StatusOr<StoredMailbox>> MailboxStore::Get(std::string id) {
-  StoredMailbox out;
-  sql::Work work = [&](sql::Transaction& tx) -> async::Task<absl::Status> {
-    PS_CO_ASSIGN_OR_RETURN(std::optional<StoredMailbox> found, co_await ReadMailbox(tx, id));
-    if (!found) co_return MailboxNotFound(id);
-    out = *std::move(found);
-    co_return absl::OkStatus();
-  };
-  PS_CO_RETURN_IF_ERROR(co_await database_.Read(work));
-  co_return out;
+  PS_CO_ASSIGN_OR_RETURN(sql::Result rows, co_await database_.ReadOne(SelectMailbox(id)));
+  PS_CO_ASSIGN_OR_RETURN(std::optional<StoredMailbox> found, ToMailbox(rows));
+  if (!found) co_return MailboxNotFound(id);
+  co_return *std::move(found);
 }
 
 async::Task<absl::StatusOr<std::vector<v1::Mailbox>>> MailboxStore::List(MailboxSelection selection, std::string after,
                                                                          int limit) {
+  ListStatement list = Select(selection, after, limit);
+  sql::Statement statement{list.sql, std::move(list.params)};
+  PS_CO_ASSIGN_OR_RETURN(sql::Result rows, co_await database_.ReadOne(std::move(statement)));
   std::vector<v1::Mailbox> out;
-  const ListStatement list = Select(selection, after, limit);
-  sql::Work work = [&](sql::Transaction& tx) -> async::Task<absl::Status> {
-    PS_CO_ASSIGN_OR_RETURN(sql::Result rows, co_await tx.Execute(list.sql, list.params));
-    out.clear();
-    for (const sql::Row& row : rows.rows) {
-      if (!out.emplace_back().ParseFromString(row.Text(0)))
-        co_return absl::DataLossError("a stored mailbox is damaged");
-    }
-    co_return absl::OkStatus();
-  };
-  PS_CO_RETURN_IF_ERROR(co_await database_.Read(work));
+  out.reserve(rows.rows.size());
+  for (const sql::Row& row : rows.rows) {
+    if (!out.emplace_back().ParseFromString(row.Text(0))) co_return absl::DataLossError("a stored mailbox is damaged");
+  }
   co_return out;
 }
 
@@ -368,15 +359,9 @@ async::Task<absl::StatusOr<std::vector<Change>>> MailboxStore::ReadChanges(int64
 }
 
 async::Task<absl::StatusOr<int64_t>> MailboxStore::LastRevision() {
-  int64_t revision = 0;
-  sql::Work work = [&revision](sql::Transaction& tx) -> async::Task<absl::Status> {
-    PS_CO_ASSIGN_OR_RETURN(sql::Result last,
-                           co_await tx.Execute("SELECT COALESCE(MAX(revision), 0) FROM mailbox_change"));
-    revision = last.rows[0].Int(0);
-    co_return absl::OkStatus();
-  };
-  PS_CO_RETURN_IF_ERROR(co_await database_.Read(work));
-  co_return revision;
+  sql::Statement statement{"SELECT COALESCE(MAX(revision), 0) FROM mailbox_change", {}};
+  PS_CO_ASSIGN_OR_RETURN(sql::Result last, co_await database_.ReadOne(std::move(statement)));
+  co_return last.rows[0].Int(0);
 }
 
 }  // namespace poststelle::config

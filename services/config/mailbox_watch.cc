@@ -18,6 +18,7 @@ constexpr absl::Duration kIdle = absl::Milliseconds(250);
 constexpr absl::Duration kHeartbeat = absl::Seconds(20);
 constexpr size_t kRecent = 1000;
 constexpr size_t kAtOnce = 500;
+constexpr size_t kWrittenAtOnce = 100;
 
 absl::StatusOr<int64_t> ParseToken(const std::string& epoch, const std::string& token) {
   const size_t dot = token.rfind('.');
@@ -33,10 +34,15 @@ absl::StatusOr<int64_t> ParseToken(const std::string& epoch, const std::string& 
 async::Task<absl::StatusOr<int64_t>> SendSnapshot(MailboxStore& store, std::shared_ptr<WatchStream> stream) {
   absl::StatusOr<MailboxStore::Snapshot> snapshot = co_await store.ReadSnapshot();
   if (!snapshot.ok()) co_return snapshot.status();
-  v1::WatchMailboxesResponse step;
-  for (v1::Mailbox& mailbox : snapshot->mailboxes) {
-    *step.mutable_upserted() = std::move(mailbox);
-    const bool sent = co_await stream->Write(step);
+  for (size_t begin = 0; begin < snapshot->mailboxes.size(); begin += kWrittenAtOnce) {
+    const size_t end = std::min(begin + kWrittenAtOnce, snapshot->mailboxes.size());
+    std::vector<v1::WatchMailboxesResponse> steps(end - begin);
+    std::vector<const v1::WatchMailboxesResponse*> all;
+    for (size_t i = begin; i < end; ++i) {
+      *steps[i - begin].mutable_upserted() = std::move(snapshot->mailboxes[i]);
+      all.push_back(&steps[i - begin]);
+    }
+    const bool sent = co_await stream->WriteAll(std::move(all));
     if (!sent) co_return absl::CancelledError("the watcher is gone");
   }
   co_return snapshot->revision;
@@ -185,12 +191,14 @@ async::Task<grpc::Status> Watch(MailboxStore& store, ChangeHub& hub, const std::
   while (true) {
     absl::StatusOr<std::vector<ChangeHub::Step>> steps = co_await hub.Behind(revision);
     if (!steps.ok()) co_return rpc::FromAbsl(steps.status());
-    for (const ChangeHub::Step& step : *steps) {
-      const bool sent = co_await stream->Write(*step.response);
+    if (!steps->empty()) {
+      std::vector<const v1::WatchMailboxesResponse*> all;
+      for (const ChangeHub::Step& step : *steps) all.push_back(step.response.get());
+      const bool sent = co_await stream->WriteAll(std::move(all));
       if (!sent) co_return grpc::Status::CANCELLED;
-      revision = step.revision;
+      revision = steps->back().revision;
+      continue;
     }
-    if (!steps->empty()) continue;
     if (!caught_up || absl::Now() - spoken > kHeartbeat) {
       synced.set_resume_token(ResumeToken(epoch, revision));
       const bool sent = co_await stream->Write(synced);

@@ -79,9 +79,13 @@ grpc::Status TakeStep(const v1::SubscribeRequest& request, Session& session) {
     return rpc::Error(grpc::StatusCode::OUT_OF_RANGE, "EPOCH_CHANGED", "the position is of another history of the feed",
                       {{"epoch", session.feed.info().epoch}});
   }
+  std::vector<rpc::Violation> violations;
   if (position.partition() < 0 || position.partition() >= session.feed.info().partitions || position.offset() < 1) {
-    return rpc::InvalidFields({{field + ".position", "names an event that was not sent on this stream"}});
+    Wrong(violations, field + ".position", "names an event that was not sent on this stream");
   }
+  if (request.refuse().reason().find('\0') != std::string::npos)
+    Wrong(violations, field + ".reason", "must have no NUL");
+  if (!violations.empty()) return rpc::InvalidFields(violations);
   Subscriptions::Step step;
   step.partition = position.partition();
   step.generation = refuses ? request.refuse().generation() : request.acknowledge().generation();
