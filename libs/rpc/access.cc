@@ -193,13 +193,14 @@ CallerIdentity Access::CallerOf(const grpc::CallbackServerContext& context) cons
   return Recognise(ClaimOf(context)).identity;
 }
 
-grpc::Status RoleInsufficient(const CallerIdentity& caller, const MethodRule& rule) {
+grpc::Status RoleInsufficient(const CallerIdentity& caller, const MethodRule& rule, std::string_view part) {
   const auto name = [](std::string* out, Role role) { absl::StrAppend(out, RoleName(role)); };
   const std::string roles = absl::StrJoin(rule.served, ",", name);
   const std::string who = rule.served.empty() ? "nobody" : absl::StrJoin(rule.served, ", ", name);
-  return Error(grpc::StatusCode::PERMISSION_DENIED, "ROLE_INSUFFICIENT",
-               absl::StrCat(caller.name, " has the role ", RoleName(caller.role), "; ", rule.method, " serves ", who),
-               {{"method", rule.method}, {"caller", caller.name}, {"role", RoleName(caller.role)}, {"roles", roles}});
+  return Error(
+      grpc::StatusCode::PERMISSION_DENIED, "ROLE_INSUFFICIENT",
+      absl::StrCat(caller.name, " has the role ", RoleName(caller.role), "; ", rule.method, Av(part), " serves ", who),
+      {{"method", rule.method}, {"caller", caller.name}, {"role", RoleName(caller.role)}, {"roles", roles}});
 }
 
 }  // namespace poststelle::rpc

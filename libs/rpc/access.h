@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <tuple>
 #include <vector>
 
@@ -96,7 +97,7 @@ class Access {
 };
 
 // PERMISSION_DENIED with reason ROLE_INSUFFICIENT, which names the method and who may call it. Also for handlers whose
-// methods serve a role in part.
-grpc::Status RoleInsufficient(const CallerIdentity& caller, const MethodRule& rule);
+// methods serve a role in part: `part` says which, with `rule` narrowed to those who may.
+grpc::Status RoleInsufficient(const CallerIdentity& caller, const MethodRule& rule, std::string_view part = "");
 
 }  // namespace poststelle::rpc

@@ -102,7 +102,11 @@ async::Task<grpc::Status> MailboxProbe::Settle(rpc::CallerIdentity caller, const
     case Request::kName:
       co_return co_await Saved(request.name(), out);
     case Request::kMailbox:
-      if (!IsAdmin(caller)) co_return rpc::RoleInsufficient(caller, rpc::RuleOf<Request>());
+      if (!IsAdmin(caller)) {
+        rpc::MethodRule unsaved = rpc::RuleOf<Request>();
+        unsaved.served = {auth::v1::ROLE_ADMIN};
+        co_return rpc::RoleInsufficient(caller, unsaved, " with settings that are not saved");
+      }
       co_return co_await Unsaved(request.mailbox(), out);
     default:
       co_return rpc::InvalidFields({Wrong("name", "name or mailbox must be given")});

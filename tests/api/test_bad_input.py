@@ -187,9 +187,9 @@ class Caller:
             return self.check(error, about)
 
     def raw_call(self, service, method, messages):
-        """With a token of a role that the method serves."""
+        """With a token of a role that the method serves, and wholly: some methods keep a part for admins."""
         kind = f"{'stream' if method.client_streaming else 'unary'}_{'stream' if method.server_streaming else 'unary'}"
-        token = self.stack.identities.tokens[method.served[0]]
+        token = self.stack.identities.tokens["admin" if "admin" in method.served else method.served[0]]
         answer = getattr(self.channels[service], kind)(path_of(method))(
             iter(messages) if method.client_streaming else messages[0], timeout=60, metadata=[("authorization", f"Bearer {token}")])
         if method.server_streaming:

@@ -234,6 +234,7 @@ def test_only_admins_get_the_servers_words_and_choose_settings(world):
         with pytest.raises(grpc.RpcError) as refused:
             list(stub.TestMailbox(request, metadata=[("authorization", f"Bearer {tokens['operator']}")], timeout=60))
         assert refused.value.code() == grpc.StatusCode.PERMISSION_DENIED
+        assert "with settings that are not saved serves admin" in refused.value.details()
 
 
 def test_the_stored_password_goes_nowhere_else(world):
