@@ -27,8 +27,8 @@ class StreamOut : public grpc::ServerWriteReactor<Response>, public std::enable_
     co_return co_await WriteAll(std::move(one));
   }
 
-  // Several, without coming back here between them, and put together on their way; the responses live until it returns.
-  // Asks about the token once. Keep it to about a hundred.
+  // Several, without coming back here between them; the responses live until it returns. Asks about the token once.
+  // Keep it to about a hundred.
   async::Task<bool> WriteAll(std::vector<const Response*> responses) {
     if (cancelled_ || !admission_->Holds()) co_return false;
     if (responses.empty()) co_return true;
@@ -65,11 +65,10 @@ class StreamOut : public grpc::ServerWriteReactor<Response>, public std::enable_
     grpc::Status status = co_await std::move(handler);
     stream->Finish(stream->admission_->End(status));
   }
+  // Without gRPC's buffer hint, which kept what was written until the next ping.
   void StartNext() {
     const Response* response = responses_[next_++];
-    grpc::WriteOptions options;
-    if (next_ < responses_.size()) options.set_buffer_hint();
-    this->StartWrite(response, options);
+    this->StartWrite(response);
   }
   void OnWriteDone(bool ok) override {
     if (ok && next_ < responses_.size()) {
