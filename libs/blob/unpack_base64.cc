@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 
 #include "libs/base/base64_line.h"
 
@@ -27,22 +28,31 @@ uint32_t NumberAt(const char* at) {
   return number;
 }
 
-// Decodes the lines of `letters` letters that `text` begins with; returns how many.
-size_t DecodeLines(std::string_view text, size_t letters, std::string& out) {
-  const size_t before = out.size();
-  const size_t bytes = letters / 4 * 3;
+// Room for what a text decodes to, kept from one to the next: clearing it anew costs as much as decoding.
+class Room {
+ public:
+  char* For(std::string_view text) {
+    const size_t needed = text.size() / 4 * 3 + kBase64Slack;
+    if (needed > size_) {
+      bytes_.reset(new char[needed]);
+      size_ = needed;
+    }
+    return bytes_.get();
+  }
+
+ private:
+  std::unique_ptr<char[]> bytes_;
+  size_t size_ = 0;
+};
+
+// Decodes the lines of `letters` letters that `text` begins with; returns how many. `out` has room for all of them.
+size_t DecodeLines(std::string_view text, size_t letters, char* out) {
   const size_t most = text.size() / (letters + 2);
   size_t lines = 0;
-  size_t room = 0;
-  for (const char* at = text.data(); lines < most; ++lines, at += letters + 2) {
-    if (const size_t needed = (lines + 1) * bytes + kBase64Slack; needed > room) {
-      room = std::max<size_t>(2 * needed, 4096);
-      out.resize(before + room);
-    }
+  for (const char* at = text.data(); lines < most; ++lines, at += letters + 2, out += letters / 4 * 3) {
     if (at[letters] != '\r' || at[letters + 1] != '\n') break;
-    if (!DecodeBase64Line(at, letters, out.data() + before + lines * bytes)) break;
+    if (!DecodeBase64Line(at, letters, out)) break;
   }
-  out.resize(before + lines * bytes);
   return lines;
 }
 
@@ -52,7 +62,8 @@ bool UnpackBase64(std::string_view text, std::string& out, bool anyway) {
   size_t plain = 0;    // where what is to be kept as it is begins
   size_t at = 0;       // a line starts here
   size_t decoded = 0;  // bytes of base64
-  std::string lines;
+  thread_local Room room;
+  char* const lines = room.For(text);
   out.clear();
   const auto append = [&](const Header& header) {
     AppendNumber(header.plain, out);
@@ -65,11 +76,10 @@ bool UnpackBase64(std::string_view text, std::string& out, bool anyway) {
     if (end == std::string_view::npos) break;
     const size_t letters = end > at ? end - at - 1 : 0;  // without CR
     if (letters % 4 == 0 && letters >= kMinBase64Line && letters <= kMaxLetters) {
-      lines.clear();
       const size_t count = DecodeLines(text.substr(at), letters, lines);
       if (count >= kMinLines) {
         append({static_cast<uint32_t>(at - plain), static_cast<uint32_t>(count), static_cast<uint32_t>(letters)});
-        out += lines;
+        out.append(lines, count * (letters / 4 * 3));
         decoded += count * (letters + 2);
         plain = at += count * (letters + 2);
         continue;

@@ -40,6 +40,8 @@ namespace {
 
 // Free memory that the heap keeps.
 constexpr int kKeptMemory = 8 << 20;
+// The parent is woken once for so many bytes of answers.
+constexpr size_t kGatheredAnswers = 64 << 10;
 
 bool ReadAll(char* to, size_t size) {
   while (size > 0) {
@@ -106,21 +108,28 @@ int ServeAsChild(int argc, char** argv, const std::function<std::string(std::str
     return 3;
   }
   if (!WriteAll(std::string(1, kHello))) return 0;
+  std::string answers;
   while (true) {
-    char header[kFrameHeader];
+    char header[kRequestBytes];
     if (!ReadAll(header, sizeof header)) return 0;  // the parent is done with us, or gone
     alarm(seconds);                                 // even if nobody is left who would end us
-    const size_t size = FrameSize(header);
+    const Request request = DecodeRequest(header);
     std::string piped;
-    std::string_view raw(shared, size);
-    if (shared == nullptr || size > kSharedBytes) {
-      piped.resize(size);
-      if (!ReadAll(piped.data(), size)) return 0;
+    std::string_view raw;
+    if (shared != nullptr && request.size <= kSharedBytes && request.offset <= kSharedBytes - request.size) {
+      raw = std::string_view(shared + request.offset, request.size);
+    } else {
+      piped.resize(request.size);
+      if (!ReadAll(piped.data(), piped.size())) return 0;
       raw = piped;
     }
     const std::string result = answer(raw);
-    if (!WriteAll(FrameHeader(static_cast<uint32_t>(result.size())) + result)) return 0;
-    alarm(0);
+    answers += FrameHeader(static_cast<uint32_t>(result.size()));
+    answers += result;
+    if (request.more && answers.size() < kGatheredAnswers) continue;
+    if (!WriteAll(answers)) return 0;
+    answers.clear();
+    if (!request.more) alarm(0);
   }
 }
 

@@ -13,4 +13,16 @@ uint32_t FrameSize(const char* header) {
          b[3];
 }
 
+std::string EncodeRequest(const Request& request) {
+  return FrameHeader(request.size) + FrameHeader(request.offset) + static_cast<char>(request.more);
+}
+
+Request DecodeRequest(const char* bytes) {
+  Request request;
+  request.size = FrameSize(bytes);
+  request.offset = FrameSize(bytes + 4);
+  request.more = bytes[8] != 0;
+  return request;
+}
+
 }  // namespace poststelle::parsing

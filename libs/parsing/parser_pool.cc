@@ -20,9 +20,11 @@
 #include <cstring>
 #include <mutex>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "libs/base/status_macros.h"
 #include "libs/mail/scan.h"
 #include "libs/parsing/frame.h"
 
@@ -31,6 +33,8 @@ namespace {
 
 using async::Task;
 constexpr auto kUse = asio::experimental::as_tuple(asio::use_awaitable);
+using Raws = std::vector<const std::string*>;
+using Mails = std::vector<mail::ParsedMail>;
 
 std::string BesideThisProgram() {
   char path[4096];
@@ -56,26 +60,37 @@ Task<bool> WriteAll(asio::posix::stream_descriptor& socket, std::string_view byt
   co_return true;
 }
 
-// A frame with its header, and nothing behind it: in one read where it is small. Grows with what arrives: the announced
-// size is a child's word.
-Task<bool> ReadFrame(asio::posix::stream_descriptor& socket, std::string& out) {
+// `count` frames and nothing behind them: in one read where they are small. Grows with what arrives: an announced size
+// is a child's word. `bodies` are parts of `out`.
+Task<bool> ReadFrames(asio::posix::stream_descriptor& socket, size_t count, std::string& out,
+                      std::vector<std::string_view>& bodies) {
   constexpr size_t kFirst = 16 << 10;
   constexpr size_t kStep = 1 << 20;
-  size_t total = kFirst;
+  std::vector<std::pair<size_t, size_t>> places;
+  size_t begin = 0;           // of the frame that is coming in
+  size_t end = kFrameHeader;  // of it, as far as is known
   size_t at = 0;
-  for (out.resize(kFirst); at < total;) {
+  out.resize(kFirst);
+  while (places.size() < count) {
     if (co_await Cancelled()) co_return false;
-    if (at == out.size()) out.resize(std::min(total, at + kStep));
+    if (at == out.size()) out.resize(std::min(std::max(end, at + kFirst), at + kStep));
     auto [error, n] = co_await socket.async_read_some(asio::buffer(out.data() + at, out.size() - at), kUse);
     if (error) co_return false;
     at += n;
-    if (at < kFrameHeader) continue;
-    const uint32_t size = FrameSize(out.data());
-    if (size > kMaxFrame) co_return false;
-    total = kFrameHeader + size;
+    while (places.size() < count && at >= end) {
+      if (end == begin + kFrameHeader) {
+        const uint32_t size = FrameSize(out.data() + begin);
+        if (size > kMaxFrame) co_return false;
+        end += size;
+        if (size > 0) continue;
+      }
+      places.emplace_back(begin + kFrameHeader, end - begin - kFrameHeader);
+      begin = end;
+      end += kFrameHeader;
+    }
   }
-  out.resize(at);
-  co_return at == total;
+  for (const auto& [where, size] : places) bodies.emplace_back(out.data() + where, size);
+  co_return at == begin;
 }
 
 // Grows with what arrives: the announced size is a child's word. `out` keeps what came before an end.
@@ -126,9 +141,9 @@ class Shared {
     fd_ = -1;
   }
   // False if it does not fit.
-  bool Put(std::string_view raw) {
-    if (raw.size() > kSharedBytes) return false;
-    std::memcpy(memory_, raw.data(), raw.size());
+  bool Put(std::string_view raw, size_t offset) {
+    if (raw.size() > kSharedBytes || offset > kSharedBytes - raw.size()) return false;
+    std::memcpy(memory_ + offset, raw.data(), raw.size());
     return true;
   }
 
@@ -245,22 +260,34 @@ class ParserPool::Child {
     co_return absl::UnavailableError(absl::StrCat("the parser ", options.binary, " can't serve: ", problem));
   }
 
-  // One message. Empty result: the child is of no more use and has ended; `why` says what happened.
-  Task<std::optional<mail::ParsedMail>> Exchange(const std::string& raw, absl::Duration limit, std::string& why) {
-    const std::string header = FrameHeader(static_cast<uint32_t>(raw.size()));
+  // Messages that fit into the shared memory together, or a single one. Empty result: the child is of no more use and
+  // has ended; `why` says what happened.
+  Task<std::optional<Mails>> Exchange(const Raws& raws, absl::Duration limit, std::string& why) {
     std::string result;
+    std::vector<std::string_view> bodies;
     bool expired = false;
     auto talk = [&](asio::posix::stream_descriptor& socket) -> Task<bool> {
-      const bool shared = shared_->Put(raw);
-      if (!co_await WriteAll(socket, header)) co_return false;
-      if (!shared && !co_await WriteAll(socket, raw)) co_return false;
-      co_return co_await ReadFrame(socket, result);
+      std::string requests;
+      uint32_t offset = 0;
+      bool shared = true;
+      for (size_t i = 0; i < raws.size(); ++i) {
+        const auto size = static_cast<uint32_t>(raws[i]->size());
+        shared = shared && shared_->Put(*raws[i], offset);
+        requests += EncodeRequest({size, offset, i + 1 < raws.size()});
+        offset += size;
+      }
+      if (!shared && raws.size() > 1) co_return false;
+      if (!co_await WriteAll(socket, requests)) co_return false;
+      if (!shared && !co_await WriteAll(socket, *raws[0])) co_return false;
+      co_return co_await ReadFrames(socket, raws.size(), result, bodies);
     };
     const bool answered = co_await Within(limit, talk, expired);
-    mail::ParsedMail mail;
-    const bool legible =
-        answered && mail.ParseFromArray(result.data() + kFrameHeader, static_cast<int>(result.size() - kFrameHeader));
-    if (legible && !expired) co_return mail;
+    Mails mails(bodies.size());
+    bool legible = answered;
+    for (size_t i = 0; legible && i < bodies.size(); ++i) {
+      legible = mails[i].ParseFromArray(bodies[i].data(), static_cast<int>(bodies[i].size()));
+    }
+    if (legible && !expired) co_return mails;
     why = co_await Bury();
     if (expired) why = absl::StrCat("the parser exceeded ", absl::FormatDuration(limit));
     co_return std::nullopt;
@@ -340,6 +367,22 @@ struct ParserPool::State {
     const std::lock_guard lock(mutex);
     idle.push_back(std::move(child));
   }
+  // Gives `raws` to a child as soon as one is free. Empty: the child did not get through, as `why` says.
+  Task<absl::StatusOr<std::optional<Mails>>> Try(const Raws& raws, std::string& why) {
+    const absl::Status slot = co_await slots.Acquire(1);
+    if (!slot.ok()) co_return slot;
+    absl::StatusOr<std::unique_ptr<Child>> child = co_await Take();
+    if (!child.ok()) {
+      slots.Release(1);
+      co_return child.status();
+    }
+    std::optional<Mails> parsed = co_await (*child)->Exchange(raws, options.wall_limit, why);
+    if (parsed) GiveBack(*std::move(child));
+    child->reset();
+    slots.Release(1);
+    if (!parsed && co_await Cancelled()) co_return absl::CancelledError("parsing was cancelled");
+    co_return parsed;
+  }
 };
 
 ParserPool::ParserPool(asio::any_io_executor executor, Options options) {
@@ -359,28 +402,31 @@ Task<absl::StatusOr<mail::ParsedMail>> ParserPool::Parse(const std::string& raw)
   std::string why;
   const bool fits = raw.size() <= state_->options.max_message_bytes;
   if (!fits) why = "it is too large";
+  const Raws alone{&raw};
   for (int i = 0; fits && i < state_->options.tries; ++i) {
-    const absl::Status slot = co_await state_->slots.Acquire(1);
-    if (!slot.ok()) co_return slot;
-    absl::StatusOr<std::unique_ptr<Child>> child = co_await state_->Take();
-    if (!child.ok()) {
-      state_->slots.Release(1);
-      co_return child.status();
-    }
-    std::optional<mail::ParsedMail> parsed = co_await (*child)->Exchange(raw, state_->options.wall_limit, why);
-    if (parsed) {
-      state_->GiveBack(*std::move(child));
-    } else {
-      child->reset();
-    }
-    state_->slots.Release(1);
-    if (parsed) co_return *std::move(parsed);
-    if (co_await Cancelled()) co_return absl::CancelledError("parsing was cancelled");
+    PS_CO_ASSIGN_OR_RETURN(std::optional<Mails> parsed, co_await state_->Try(alone, why));
+    if (parsed) co_return std::move(parsed->front());
   }
   mail::ParsedMail fallback = mail::ScanHeaders(raw);
   fallback.set_undecodable(true);
   fallback.set_undecodable_reason(absl::StrCat("The message could not be decoded: ", why, "."));
   co_return fallback;
+}
+
+Task<absl::StatusOr<std::vector<mail::ParsedMail>>> ParserPool::ParseAll(std::vector<const std::string*> raws) {
+  size_t bytes = 0;
+  for (const std::string* raw : raws) bytes += raw->size();
+  if (raws.size() > 1 && bytes <= kTogetherBytes) {
+    std::string why;
+    PS_CO_ASSIGN_OR_RETURN(std::optional<Mails> parsed, co_await state_->Try(raws, why));
+    if (parsed) co_return *std::move(parsed);
+  }
+  Mails mails;
+  for (const std::string* raw : raws) {
+    PS_CO_ASSIGN_OR_RETURN(mail::ParsedMail mail, co_await Parse(*raw));
+    mails.push_back(std::move(mail));
+  }
+  co_return mails;
 }
 
 }  // namespace poststelle::parsing

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -30,6 +31,11 @@ class ParserPool {
   // scan could read and the mark undecodable. kUnavailable, with the program and the reason, if no child can be started
   // or one can't set up its sandbox: nothing is known about the mail then. kCancelled ends the child.
   async::Task<absl::StatusOr<mail::ParsedMail>> Parse(const std::string& raw);
+  // The same for several, in their order: one child decodes them one after the other and is woken once for all. Within
+  // kTogetherBytes that costs less than one by one. Where the child does not get through, each is tried alone, so that
+  // the guilty one is found. What `raws` points to outlives the call.
+  async::Task<absl::StatusOr<std::vector<mail::ParsedMail>>> ParseAll(std::vector<const std::string*> raws);
+  static constexpr size_t kTogetherBytes = 256 << 10;
   // Ends the children and waits for their end. Nobody may be parsing.
   void Stop();
 

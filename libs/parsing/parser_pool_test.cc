@@ -19,7 +19,12 @@ namespace {
 
 using Result = absl::StatusOr<mail::ParsedMail>;
 
-async::Task<void> Into(async::Task<Result> task, std::optional<Result>& out) { out.emplace(co_await std::move(task)); }
+using Results = absl::StatusOr<std::vector<mail::ParsedMail>>;
+
+template <typename T>
+async::Task<void> Into(async::Task<T> task, std::optional<T>& out) {
+  out.emplace(co_await std::move(task));
+}
 
 class ParserPoolTest : public ::testing::Test {
  protected:
@@ -34,6 +39,13 @@ class ParserPoolTest : public ::testing::Test {
   Result TryParse(ParserPool& pool, const std::string& raw) {
     std::optional<Result> out;
     async::RunBlocking(runtime_.executor(), Into(pool.Parse(raw), out));
+    return *std::move(out);
+  }
+  Results TryParseAll(ParserPool& pool, const std::vector<std::string>& raws) {
+    std::vector<const std::string*> all;
+    for (const std::string& raw : raws) all.push_back(&raw);
+    std::optional<Results> out;
+    async::RunBlocking(runtime_.executor(), Into(pool.ParseAll(all), out));
     return *std::move(out);
   }
   std::string Script(const std::string& body) {
@@ -64,6 +76,33 @@ TEST_F(ParserPoolTest, ManyMailsThroughFewChildren) {
     EXPECT_EQ(mail.text(), "text\n");
     EXPECT_FALSE(mail.undecodable());
   }
+}
+
+TEST_F(ParserPoolTest, SeveralAtOnceAreEachTheirOwn) {
+  ParserPool pool(runtime_.executor(), With(PARSER_BINARY));
+  // A few answers, many answers, answers that are gathered in parts, and more than goes together.
+  for (const size_t size : {10, 20'000, 50'000, 400'000, 1'500'000}) {
+    std::vector<std::string> raws;
+    for (size_t i = 0; i < (size > 30'000 ? 5 : 12); ++i) {
+      raws.push_back("Subject: mail " + std::to_string(i) + "\n\n" + std::string(size + i, 'x') + "\n");
+    }
+    const Results mails = TryParseAll(pool, raws);
+    ASSERT_TRUE(mails.ok()) << mails.status();
+    ASSERT_EQ(mails->size(), raws.size());
+    for (size_t i = 0; i < raws.size(); ++i) {
+      EXPECT_EQ((*mails)[i].subject(), "mail " + std::to_string(i));
+      EXPECT_FALSE((*mails)[i].undecodable());
+      if (size < 100'000) EXPECT_EQ((*mails)[i].text(), std::string(size + i, 'x') + "\n");
+    }
+  }
+  const Results none = TryParseAll(pool, {});
+  ASSERT_TRUE(none.ok());
+  EXPECT_TRUE(none->empty());
+}
+
+TEST_F(ParserPoolTest, SeveralWithoutAParserStayUnknown) {
+  ParserPool pool(runtime_.executor(), With((directory_ / "missing").string()));
+  EXPECT_TRUE(absl::IsUnavailable(TryParseAll(pool, {kMail, kMail}).status()));
 }
 
 TEST_F(ParserPoolTest, AParserThatDiesLeavesTheHeadersAndTheReason) {
@@ -193,6 +232,16 @@ TEST_F(ParserPoolTest, WhatAParserHasNoUseForKillsIt) {
     EXPECT_NE(mail.undecodable_reason().find("signal 31"), std::string::npos)  // SIGSYS
         << what << ": " << mail.undecodable_reason() << mail.subject();
   }
+}
+
+TEST_F(ParserPoolTest, OneOfSeveralThatKillsTheParserCostsOnlyItself) {
+  ParserPool pool(runtime_.executor(), With(PROBE_BINARY));
+  const Results mails = TryParseAll(pool, {"environment", "fork", "nothing"});
+  ASSERT_TRUE(mails.ok()) << mails.status();
+  ASSERT_EQ(mails->size(), 3u);
+  EXPECT_EQ((*mails)[0].subject(), "empty");
+  EXPECT_TRUE((*mails)[1].undecodable());
+  EXPECT_EQ((*mails)[2].subject(), "it answered 0");
 }
 #endif
 

@@ -11,10 +11,11 @@ namespace poststelle::redis {
 // Doubles from `least` to `most`; each wait is drawn from its upper half. Not thread-safe.
 class Backoff {
  public:
-  Backoff(absl::Duration least, absl::Duration most)
-      : least_(least), most_(most), next_(least), random_(std::random_device()()) {}
+  Backoff(absl::Duration least, absl::Duration most) : least_(least), most_(most), next_(least) {}
   absl::Duration Next() {
-    const absl::Duration wait = next_ * std::uniform_real_distribution<double>(0.5, 1.0)(random_);
+    // Seeded once a thread: asking the system is dear in a virtual machine, and most of these never wait.
+    thread_local std::minstd_rand random{std::random_device()()};
+    const absl::Duration wait = next_ * std::uniform_real_distribution<double>(0.5, 1.0)(random);
     next_ = std::min(next_ * 2, most_);
     return wait;
   }
@@ -23,7 +24,6 @@ class Backoff {
  private:
   const absl::Duration least_, most_;
   absl::Duration next_;
-  std::minstd_rand random_;
 };
 
 }  // namespace poststelle::redis

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <set>
 #include <unordered_set>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "libs/base/failpoint.h"
@@ -10,6 +12,7 @@
 #include "libs/mail/digest.h"
 #include "libs/observe/log.h"
 #include "services/fetcher/list_window.h"
+#include "services/fetcher/message_fetcher.h"
 
 namespace poststelle::fetcher {
 namespace {
@@ -27,8 +30,15 @@ absl::Status FolderListing::CheckStop() const {
 
 async::Task<absl::Status> FolderListing::Run() {
   PS_CO_RETURN_IF_ERROR(co_await Begin());
-  PS_CO_RETURN_IF_ERROR(co_await List());
-  PS_CO_RETURN_IF_ERROR(co_await RecheckReadMail());
+  absl::Status status = co_await List();
+  if (status.ok()) status = co_await RecheckReadMail();
+  // What was decided stands whatever came of the rest.
+  PS_CO_RETURN_IF_ERROR(co_await CommitDecided());
+  if (finished_ && known_) {
+    context_.board.ListingCompleted(folder_, cursor_.reference_ms);
+    hold_.cursor->reference_ms = cursor_.reference_ms;
+  }
+  if (!status.ok()) co_return status;
   co_return co_await ApplyChangedOptions();
 }
 
@@ -76,36 +86,28 @@ async::Task<absl::Status> FolderListing::Begin() {
 
 async::Task<absl::Status> FolderListing::List() {
   const imap::FolderState& state = state_;
-  const bool known = Complete();
+  known_ = Complete();
   const bool nothing_new = state.exists == 0 || (state.uid_next != 0 && state.uid_next <= cursor_.watermark + 1);
   if (!nothing_new) {
     // Windows bound the memory of a first poll.
     PS_CO_RETURN_IF_ERROR(co_await Open());
     ListingWindows windows(cursor_.watermark, state.uid_next, state.exists);
     while (std::optional<imap::UidRange> range = windows.Next()) {
+      PS_CO_RETURN_IF_ERROR(co_await CommitDecided());  // of the window before; the last one is not alone in its commit
       PS_CO_RETURN_IF_ERROR(CheckStop());
       PS_CO_RETURN_IF_ERROR(co_await ListWindow(*range, windows));
     }
   }
-  const int64_t reference = absl::ToUnixMillis(started_);
-  if (known) {
-    context_.board.ListingCompleted(folder_, reference);
-    hold_.cursor->reference_ms = reference;
-    co_return absl::OkStatus();
-  }
-  // A first listing, or the first under a new UIDVALIDITY, is complete: from now on the age limit counts from it.
-  Cursor complete = cursor_;
-  complete.uid_validity = state.uid_validity;
-  complete.reference_ms = reference;
-  complete.enable_generation = config_.enable_generation();
-  Record(rules_, complete);
-  auto apply = [this, complete](sql::Transaction& tx) -> async::Task<absl::Status> {
-    PS_CO_RETURN_IF_ERROR(co_await CloseStalePending(tx, folder_, complete.uid_validity));
-    co_return co_await WriteCursor(tx, folder_, complete);
-  };
-  PS_CO_RETURN_IF_ERROR(co_await context_.committer.Commit(hold_, apply));
-  cursor_ = complete;
-  hold_.cursor = complete;
+  PS_CO_RETURN_IF_ERROR(CheckStop());
+  finished_ = true;
+  cursor_.reference_ms = absl::ToUnixMillis(started_);
+  if (known_) co_return absl::OkStatus();
+  // From now on the age limit counts from this listing.
+  cursor_.uid_validity = state.uid_validity;
+  cursor_.enable_generation = config_.enable_generation();
+  Record(rules_, cursor_);
+  if (!decided_) decided_ = std::make_unique<Decided>();
+  decided_->complete = true;
   co_return absl::OkStatus();
 }
 
@@ -121,6 +123,8 @@ async::Task<absl::Status> FolderListing::ListWindow(imap::UidRange range, Listin
   Failpoint("listing.before_commit");
 
   for (size_t begin = 0; begin < items.size(); begin += kDecisionsPerCommit) {
+    PS_CO_RETURN_IF_ERROR(co_await CommitDecided());
+    PS_CO_RETURN_IF_ERROR(CheckStop());
     const size_t end = std::min(items.size(), begin + kDecisionsPerCommit);
     std::vector<Decision> decisions;
     decisions.reserve(end - begin);
@@ -128,11 +132,10 @@ async::Task<absl::Status> FolderListing::ListWindow(imap::UidRange range, Listin
       PS_CO_ASSIGN_OR_RETURN(Decision decision, co_await DecideOne(items[i]));
       decisions.push_back(std::move(decision));
     }
-    Cursor next = cursor_;
-    next.uid_validity = state_.uid_validity;
-    next.watermark = items[end - 1].mail.uid;
-    PS_CO_RETURN_IF_ERROR(co_await CommitDecisions(std::move(decisions), next));
-    PS_CO_RETURN_IF_ERROR(CheckStop());
+    cursor_.uid_validity = state_.uid_validity;
+    cursor_.watermark = items[end - 1].mail.uid;
+    decided_ = std::make_unique<Decided>();
+    decided_->decisions = std::move(decisions);
   }
   co_return absl::OkStatus();
 }
@@ -169,24 +172,49 @@ async::Task<absl::StatusOr<Decision>> FolderListing::DecideOne(const ListedMessa
   co_return decision;
 }
 
-async::Task<absl::Status> FolderListing::CommitDecisions(std::vector<Decision> decisions, Cursor cursor) {
-  if (DeliberatelyBroken("watermark_without_pending")) {
-    auto only_cursor = [this, &cursor](sql::Transaction& tx) { return WriteCursor(tx, folder_, cursor); };
+async::Task<absl::Status> FolderListing::CommitDecided() {
+  if (!decided_) co_return absl::OkStatus();
+  const std::unique_ptr<Decided> decided = std::move(decided_);
+  if (!decided->decisions.empty() && DeliberatelyBroken("watermark_without_pending")) {
+    auto only_cursor = [this](sql::Transaction& tx) { return WriteCursor(tx, folder_, cursor_); };
     PS_CO_RETURN_IF_ERROR(co_await context_.committer.Commit(hold_, only_cursor));
     Failpoint("listing.in_transaction");
   }
-  auto apply = [this, &decisions, &cursor](sql::Transaction& tx) -> async::Task<absl::Status> {
-    PS_CO_RETURN_IF_ERROR(co_await InsertDecisions(tx, folder_, cursor.uid_validity, decisions));
-    Failpoint("listing.in_transaction");
-    co_return co_await WriteCursor(tx, folder_, cursor);
+  // What is fetched next is counted as attempted here, so that this takes no commit of its own: where it is certain
+  // what that is, and of one folder a poll, since whatever is counted goes one by one after this process has died.
+  std::set<std::string> attempted;
+  const bool fetched_next = rules_.first_listing || (hold_.nothing_pending && listed_ == 0);
+  if (finished_ && fetched_next && hold_.begun.empty()) {
+    MarkFirstAttempts(decided->decisions, MessageFetcher::kWindowMessages, MessageFetcher::kWindowBytes);
+    for (const Decision& decision : decided->decisions) {
+      if (decision.attempted) attempted.insert(MessageIdOf(folder_, cursor_.uid_validity, decision.uid));
+    }
+  }
+  auto apply = [this, &decided](sql::Transaction& tx) -> async::Task<absl::Status> {
+    const uint32_t validity = cursor_.uid_validity;
+    if (!decided->decisions.empty()) {
+      PS_CO_RETURN_IF_ERROR(
+          co_await InsertDecisions(tx, folder_, validity, decided->decisions, context_.committer.holder()));
+      Failpoint("listing.in_transaction");
+    }
+    if (decided->complete) PS_CO_RETURN_IF_ERROR(co_await CloseStalePending(tx, folder_, validity));
+    PS_CO_RETURN_IF_ERROR(co_await SettleAsRead(tx, folder_, validity, decided->unread, decided->too_old));
+    co_return co_await WriteCursor(tx, folder_, cursor_);
   };
-  PS_CO_RETURN_IF_ERROR(co_await context_.committer.Commit(hold_, apply));
-  Failpoint("listing.after_commit");
-  hold_.nothing_pending = false;
-  cursor_ = cursor;
-  hold_.cursor = cursor;
+  hold_.begun.insert(attempted.begin(), attempted.end());
+  absl::Status committed = co_await context_.committer.Commit(hold_, apply);
+  if (!committed.ok()) {
+    // Only where the outcome is unknown there may be something to take back.
+    if (!absl::IsUnavailable(committed)) {
+      for (const std::string& id : attempted) hold_.begun.erase(id);
+    }
+    co_return committed;
+  }
+  if (!decided->decisions.empty()) Failpoint("listing.after_commit");
+  if (!decided->decisions.empty() || !decided->unread.empty()) hold_.nothing_pending = false;
+  hold_.cursor = cursor_;
   used_matches_.clear();
-  listed_ += static_cast<int>(decisions.size());
+  listed_ += static_cast<int>(decided->decisions.size());
   co_return absl::OkStatus();
 }
 
@@ -195,6 +223,10 @@ async::Task<absl::Status> FolderListing::RecheckReadMail() {
   const uint64_t modseq = state_.highest_modseq;
   // HIGHESTMODSEQ that stands still says that no flag changed (RFC 7162 §3.1.2.1).
   if (modseq != 0 && modseq == cursor_.highest_modseq) co_return absl::OkStatus();
+  auto read = [](const Decision& decision) { return decision.kind == Decision::Kind::kAsRead; };
+  if (decided_ && std::any_of(decided_->decisions.begin(), decided_->decisions.end(), read)) {
+    PS_CO_RETURN_IF_ERROR(co_await CommitDecided());
+  }
   std::vector<OpenRow> rows;
   sql::Work work = [this, &rows](sql::Transaction& tx) -> async::Task<absl::Status> {
     PS_CO_ASSIGN_OR_RETURN(rows, co_await ReadAsRead(tx, folder_, state_.uid_validity));
@@ -214,16 +246,10 @@ async::Task<absl::Status> FolderListing::RecheckReadMail() {
     std::erase_if(unread, [&asked](uint32_t uid) { return !asked.contains(uid); });
   }
   if (unread.empty() && too_old.empty() && modseq == cursor_.highest_modseq) co_return absl::OkStatus();
-  Cursor next = cursor_;
-  next.highest_modseq = modseq;
-  auto apply = [this, &unread, &too_old, &next](sql::Transaction& tx) -> async::Task<absl::Status> {
-    hold_.nothing_pending = false;
-    PS_CO_RETURN_IF_ERROR(co_await SettleAsRead(tx, folder_, state_.uid_validity, unread, too_old));
-    co_return co_await WriteCursor(tx, folder_, next);
-  };
-  PS_CO_RETURN_IF_ERROR(co_await context_.committer.Commit(hold_, apply));
-  cursor_ = next;
-  hold_.cursor = next;
+  if (!decided_) decided_ = std::make_unique<Decided>();
+  decided_->unread = std::move(unread);
+  decided_->too_old = std::move(too_old);
+  cursor_.highest_modseq = modseq;
   co_return absl::OkStatus();
 }
 

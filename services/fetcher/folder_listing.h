@@ -1,5 +1,5 @@
 // The first half of a poll, for one folder: list what is new, decide it, commit the decisions; look again at what was
-// passed over, where that may have become wanted.
+// passed over, where that may have become wanted. What fits into one commit is one commit.
 #pragma once
 
 #include <atomic>
@@ -38,13 +38,20 @@ class FolderListing {
   const std::string& notice() const { return notice_; }  // for the mailbox's status
 
  private:
+  // What is decided and not committed yet.
+  struct Decided {
+    std::vector<Decision> decisions;
+    bool complete = false;         // a first listing, or the first under a new UIDVALIDITY, has come to its end
+    std::vector<uint32_t> unread;  // what was passed over as read, and is no longer
+    std::vector<uint32_t> too_old;
+  };
   async::Task<absl::Status> Begin();
   async::Task<absl::Status> Open();
   bool Complete() const;
   async::Task<absl::Status> List();
   async::Task<absl::Status> ListWindow(imap::UidRange range, ListingWindows& windows);
   async::Task<absl::StatusOr<Decision>> DecideOne(const ListedMessage& message);
-  async::Task<absl::Status> CommitDecisions(std::vector<Decision> decisions, Cursor cursor);
+  async::Task<absl::Status> CommitDecided();
   async::Task<absl::Status> RecheckReadMail();
   async::Task<absl::Status> ApplyChangedOptions();
   async::Task<absl::Status> Reevaluate();
@@ -60,10 +67,13 @@ class FolderListing {
   const std::atomic<bool>& stop_;
 
   ListingRules rules_;
-  Cursor cursor_;           // as committed
+  Cursor cursor_;  // as it is after the next commit
+  std::unique_ptr<Decided> decided_;
   bool recognise_ = false;  // older identities exist: ask for header fields and match anchors
   std::vector<OpenRow> stale_pending_;
   std::vector<std::string> used_matches_;  // matched since the last commit
+  bool known_ = false;                     // there was a complete listing before this one
+  bool finished_ = false;                  // List() came to its end
   int listed_ = 0;
   std::string notice_;
 };

@@ -141,17 +141,19 @@ async::Task<absl::StatusOr<std::optional<Cursor>>> ReadCursor(sql::Transaction& 
 }
 
 async::Task<absl::StatusOr<std::vector<PendingMessage>>> ReadPending(sql::Transaction& tx, const FolderKey& folder,
-                                                                     uint32_t uid_validity, bool new_only, int limit) {
+                                                                     uint32_t uid_validity, bool new_only, int limit,
+                                                                     std::string holder) {
   Params params = Key(folder, uid_validity);
   params.emplace_back(int64_t{limit});
   params.emplace_back(int64_t{new_only ? 0 : 1});
   PS_CO_ASSIGN_OR_RETURN(
       sql::Result result,
-      co_await tx.Execute("SELECT uid, size, internal_date, historical, attempts, message_id FROM message "
-                          "WHERE mailbox_key = $1 AND generation = $2 AND folder = $3 AND uid_validity = $4 "
-                          "AND state = 'pending' AND historical <= $6 "
-                          "ORDER BY historical, CASE WHEN historical = 1 THEN -uid ELSE uid END LIMIT $5",
-                          std::move(params)));
+      co_await tx.Execute(
+          "SELECT uid, size, internal_date, historical, attempts, message_id, attempt_holder FROM message "
+          "WHERE mailbox_key = $1 AND generation = $2 AND folder = $3 AND uid_validity = $4 "
+          "AND state = 'pending' AND historical <= $6 "
+          "ORDER BY historical, CASE WHEN historical = 1 THEN -uid ELSE uid END LIMIT $5",
+          std::move(params)));
   std::vector<PendingMessage> out;
   out.reserve(result.rows.size());
   for (const sql::Row& row : result.rows) {
@@ -160,7 +162,8 @@ async::Task<absl::StatusOr<std::vector<PendingMessage>>> ReadPending(sql::Transa
     m.size = static_cast<uint64_t>(row.Int(1));
     m.internal_date = row.Int(2);
     m.historical = row.Int(3) != 0;
-    m.attempts = static_cast<int>(row.Int(4));
+    m.counted = !holder.empty() && row.Text(6) == holder;
+    m.attempts = static_cast<int>(row.Int(4)) - (m.counted ? 1 : 0);
     m.message_id = row.Text(5);
     out.push_back(std::move(m));
   }
@@ -282,7 +285,7 @@ async::Task<absl::Status> WriteCursor(sql::Transaction& tx, const FolderKey& fol
 }
 
 async::Task<absl::Status> InsertDecisions(sql::Transaction& tx, const FolderKey& folder, uint32_t uid_validity,
-                                          const std::vector<Decision>& decisions) {
+                                          const std::vector<Decision>& decisions, std::string holder) {
   const int64_t now = NowMs();
   std::vector<sql::Statement> statements;
   statements.reserve(decisions.size());
@@ -298,13 +301,18 @@ async::Task<absl::Status> InsertDecisions(sql::Transaction& tx, const FolderKey&
     params.emplace_back(now);
     params.emplace_back(d.kind == Decision::Kind::kPending ? int64_t{0} : now);
     params.emplace_back(std::string(RuleName(d.rule)));
+    params.emplace_back(int64_t{d.attempted});
+    params.emplace_back(d.attempted ? holder : std::string());
     statements.push_back(
         {"INSERT INTO message (mailbox_key, generation, folder, uid_validity, uid, message_id, mailbox_id, state, "
          "reason, historical, size, internal_date, attempts, attempt_holder, list_time, decide_time, rule) "
-         "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 0, '', $13, $14, $15) "
+         "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $16, $17, $13, $14, $15) "
          "ON CONFLICT (mailbox_key, generation, folder, uid_validity, uid) DO UPDATE SET "
          "state = excluded.state, reason = excluded.reason, historical = excluded.historical, "
-         "decide_time = excluded.decide_time WHERE message.state = 'gone' AND excluded.state = 'pending'",
+         "decide_time = excluded.decide_time, attempts = message.attempts + CASE WHEN message.attempt_holder = "
+         "excluded.attempt_holder THEN 0 ELSE excluded.attempts END, attempt_holder = CASE WHEN excluded.attempts = 0 "
+         "THEN message.attempt_holder ELSE excluded.attempt_holder END "
+         "WHERE message.state = 'gone' AND excluded.state = 'pending'",
          std::move(params)});
     if (d.kind != Decision::Kind::kRecognised) continue;
     // The new UID takes over everything that later recognition needs; the old row has done its part.

@@ -73,6 +73,7 @@ struct Decision {
   uint64_t size = 0;
   int64_t internal_date = 0;  // seconds since 1970
   std::string recognised_as;  // message id; only for kRecognised
+  bool attempted = false;     // its first attempt is counted with it; only for kPending
 };
 
 // A message that waits to be fetched.
@@ -81,7 +82,8 @@ struct PendingMessage {
   uint64_t size = 0;
   int64_t internal_date = 0;
   bool historical = false;
-  int attempts = 0;  // begun by worker processes that did not finish them
+  int attempts = 0;      // begun by other process starts, which did not finish them
+  bool counted = false;  // the attempt of ours is counted already
   std::string message_id;
 };
 
@@ -131,9 +133,10 @@ async::Task<absl::StatusOr<std::vector<int64_t>>> ReadFences(sql::Transaction& t
                                                              const std::vector<std::string>& mailbox_keys);
 async::Task<absl::StatusOr<std::optional<Cursor>>> ReadCursor(sql::Transaction& tx, const FolderKey& folder);
 // Messages to fetch, in the order to fetch them: new mail by UID before backlog, backlog newest first; at most `limit`.
-// With `new_only` no backlog.
+// With `new_only` no backlog. `holder` is the process start that asks.
 async::Task<absl::StatusOr<std::vector<PendingMessage>>> ReadPending(sql::Transaction& tx, const FolderKey& folder,
-                                                                     uint32_t uid_validity, bool new_only, int limit);
+                                                                     uint32_t uid_validity, bool new_only, int limit,
+                                                                     std::string holder);
 struct OpenRow {
   uint32_t uid = 0;
   uint64_t size = 0;
@@ -180,9 +183,10 @@ async::Task<absl::StatusOr<std::vector<LeftFolder>>> ReadLeftFolders(sql::Transa
 // --- writes (inside a fenced transaction) -------------------------------------------------------------------------
 
 async::Task<absl::Status> WriteCursor(sql::Transaction& tx, const FolderKey& folder, Cursor cursor);
-// Inserts what a listing decided. A row that is there already stays (replay).
+// Inserts what a listing decided. A row that is there already stays (replay). `holder` is the process start for which
+// the attempts count of those that are marked as attempted.
 async::Task<absl::Status> InsertDecisions(sql::Transaction& tx, const FolderKey& folder, uint32_t uid_validity,
-                                          const std::vector<Decision>& decisions);
+                                          const std::vector<Decision>& decisions, std::string holder = "");
 // as_read → pending (became unread) or passed_over (too old).
 async::Task<absl::Status> SettleAsRead(sql::Transaction& tx, const FolderKey& folder, uint32_t uid_validity,
                                        const std::vector<uint32_t>& unread, const std::vector<uint32_t>& too_old);

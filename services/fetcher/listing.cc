@@ -1,5 +1,6 @@
 #include "services/fetcher/listing.h"
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "absl/strings/str_cat.h"
@@ -62,6 +63,23 @@ Decision Decide(const ListingRules& rules, const Listed& mail) {
     decision.reason = "It was already read when it was first listed, and read mail is not imported here.";
   }
   return decision;
+}
+
+void MarkFirstAttempts(std::vector<Decision>& decisions, size_t messages, uint64_t bytes) {
+  std::vector<Decision*> pending;
+  for (Decision& decision : decisions) {
+    if (decision.kind == Decision::Kind::kPending) pending.push_back(&decision);
+  }
+  std::sort(pending.begin(), pending.end(), [](const Decision* a, const Decision* b) {
+    if (a->historical != b->historical) return b->historical;
+    return a->historical ? a->uid > b->uid : a->uid < b->uid;
+  });
+  uint64_t sum = 0;
+  for (size_t i = 0; i < std::min(pending.size(), messages); ++i) {
+    sum += pending[i]->size;
+    if (i > 0 && sum > bytes) break;
+    pending[i]->attempted = true;
+  }
 }
 
 }  // namespace poststelle::fetcher

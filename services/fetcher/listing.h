@@ -45,4 +45,8 @@ bool TooOld(const ListingRules& rules, int64_t internal_date);
 // everything else is pending.
 Decision Decide(const ListingRules& rules, const Listed& mail);
 
+// Marks those of `decisions` as attempted that are fetched first (ReadPending tells the order): at most `messages` of
+// them and, from the second on, `bytes`.
+void MarkFirstAttempts(std::vector<Decision>& decisions, size_t messages, uint64_t bytes);
+
 }  // namespace poststelle::fetcher

@@ -90,5 +90,29 @@ TEST(Listing, AnInterruptedRelistingKeepsItsReference) {
   EXPECT_EQ(rules.reference, kNow - absl::Hours(48));
 }
 
+std::vector<uint32_t> AttemptedOf(std::vector<Decision> decisions, size_t messages, uint64_t bytes) {
+  MarkFirstAttempts(decisions, messages, bytes);
+  std::vector<uint32_t> out;
+  for (const Decision& decision : decisions) {
+    if (decision.attempted) out.push_back(decision.uid);
+  }
+  return out;
+}
+
+TEST(Listing, TheFirstAttemptsAreOfWhatIsFetchedFirst) {
+  std::vector<Decision> decisions(6);
+  for (uint32_t i = 0; i < decisions.size(); ++i) {
+    decisions[i].uid = i + 1;
+    decisions[i].size = 10;
+  }
+  for (const size_t backlog : {0, 1, 2}) decisions[backlog].historical = true;
+  decisions[3].kind = Decision::Kind::kAsRead;
+  EXPECT_EQ(AttemptedOf(decisions, 3, 1000), (std::vector<uint32_t>{3, 5, 6}));  // new mail, then the newest before
+  EXPECT_EQ(AttemptedOf(decisions, 1, 1000), (std::vector<uint32_t>{5}));
+  EXPECT_EQ(AttemptedOf(decisions, 9, 20), (std::vector<uint32_t>{5, 6}));
+  EXPECT_EQ(AttemptedOf(decisions, 9, 1), (std::vector<uint32_t>{5}));  // one goes whatever its size
+  EXPECT_EQ(AttemptedOf({}, 9, 1000), (std::vector<uint32_t>{}));
+}
+
 }  // namespace
 }  // namespace poststelle::fetcher

@@ -143,12 +143,50 @@ TEST_P(MailboxLedgerTest, NewMailCanBeFetchedBeforeAnyBacklog) {
   for (const bool new_only : {true, false}) {
     std::vector<PendingMessage> pending;
     ASSERT_TRUE(Await(database_->Read([&](sql::Transaction& tx) -> async::Task<absl::Status> {
-                  auto read = co_await ReadPending(tx, folder_, 7, new_only, 10);
+                  auto read = co_await ReadPending(tx, folder_, 7, new_only, 10, "me");
                   if (read.ok()) pending = *read;
                   co_return read.status();
                 })).ok());
     ASSERT_EQ(pending.size(), new_only ? 1u : 2u);
     EXPECT_EQ(pending[0].uid, 2u);
+  }
+}
+
+// An attempt that the listing counted is one like any other: it counts against the mail as soon as its process is dead.
+TEST_P(MailboxLedgerTest, AnAttemptCanBeCountedWithTheListing) {
+  std::vector<Decision> decisions(2);
+  decisions[0].uid = 1;
+  decisions[0].attempted = true;
+  decisions[1].uid = 2;
+  const auto list = [&](const std::string& holder) {
+    return Write([&](sql::Transaction& tx) { return InsertDecisions(tx, folder_, 7, decisions, holder); });
+  };
+  std::vector<PendingMessage> pending;
+  const auto read = [&](const std::string& holder) {
+    return Await(database_->Read([&](sql::Transaction& tx) -> async::Task<absl::Status> {
+      auto rows = co_await ReadPending(tx, folder_, 7, false, 10, holder);
+      if (rows.ok()) pending = *rows;
+      co_return rows.status();
+    }));
+  };
+  ASSERT_TRUE(list("one").ok());
+  ASSERT_TRUE(list("one").ok());  // a lost answer
+  ASSERT_TRUE(read("one").ok());
+  ASSERT_EQ(pending.size(), 2u);
+  EXPECT_TRUE(pending[0].counted);
+  EXPECT_EQ(pending[0].attempts, 0);  // who reads lives
+  EXPECT_FALSE(pending[1].counted);
+  ASSERT_TRUE(read("two").ok());
+  EXPECT_FALSE(pending[0].counted);
+  EXPECT_EQ(pending[0].attempts, 1);
+  EXPECT_EQ(pending[1].attempts, 0);
+
+  // What was gone and is listed again remembers the attempts before.
+  const std::string reason = "deleted";
+  for (const int attempts : {1, 2}) {
+    ASSERT_TRUE(Write([&](sql::Transaction& tx) { return CloseAs(tx, folder_, 7, 1, "gone", reason); }).ok());
+    ASSERT_TRUE(list(attempts == 1 ? "one" : "two").ok());
+    EXPECT_EQ(Count("SELECT attempts FROM message WHERE uid = 1 AND state = 'pending'"), attempts);
   }
 }
 

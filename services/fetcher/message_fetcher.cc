@@ -1,6 +1,7 @@
 #include "services/fetcher/message_fetcher.h"
 
 #include <algorithm>
+#include <iterator>
 #include <limits>
 #include <unordered_map>
 #include <utility>
@@ -84,14 +85,25 @@ class MessageFetcher::Sink : public imap::BodySink {
     slot->empty = slot->announced == 0 && slot->listed_size > 0;
     // Finish() waits for what is complete.
     slot->complete = !slot->outgrown && !slot->empty;
-    if (slot->complete) fetcher_.parsing_->Spawn(fetcher_.Parse(slot));
+    if (!slot->complete) return absl::OkStatus();
+    if (together_bytes_ + slot->raw.size() > parsing::ParserPool::kTogetherBytes) ParseTogether();
+    together_bytes_ += slot->raw.size();
+    together_.push_back(std::move(slot));
     return absl::OkStatus();
+  }
+
+  // What is here and not yet handed to the parsers; to be called once no more comes.
+  void ParseTogether() {
+    if (!together_.empty()) fetcher_.parsing_->Spawn(fetcher_.Parse(std::exchange(together_, {})));
+    together_bytes_ = 0;
   }
 
  private:
   MessageFetcher& fetcher_;
   std::unordered_map<uint32_t, std::shared_ptr<Slot>> by_uid_;
   Slot* current_ = nullptr;
+  Window together_;
+  size_t together_bytes_ = 0;
 };
 
 MessageFetcher::MessageFetcher(FetchContext& context, const config::v1::Mailbox& mailbox, Hold& hold,
@@ -105,13 +117,15 @@ struct MessageFetcher::Finishing {
   Finishing(asio::any_io_executor executor, Window w, int64_t b)
       : window(std::move(w)), bytes(b), scope(std::move(executor)) {}
   Window window;
-  const int64_t bytes;  // of the memory budget
+  const int64_t bytes;          // of the memory budget
+  std::set<std::string> ahead;  // whose attempts are counted in the same commit
+  bool counted = false;         // they are
   absl::Status result;
   async::TaskScope scope;
 };
 
 async::Task<void> MessageFetcher::RunFinish(std::shared_ptr<Finishing> finishing) {
-  finishing->result = co_await Finish(finishing->window);
+  finishing->result = co_await Finish(*finishing);
   context_.memory.Release(finishing->bytes);
 }
 
@@ -119,6 +133,7 @@ async::Task<absl::Status> MessageFetcher::JoinFinish(std::shared_ptr<Finishing> 
   if (finishing == nullptr) co_return absl::OkStatus();
   co_await finishing->scope.Join();
   // Not by the finishing task: what the hold remembers belongs to the run, which downloads meanwhile.
+  if (finishing->counted) counted_.merge(finishing->ahead);
   for (const std::shared_ptr<Slot>& slot : finishing->window) {
     if (!slot->stored) continue;
     Forget(slot->listed.uid);
@@ -140,7 +155,8 @@ async::Task<absl::Status> MessageFetcher::FetchAll(bool new_only) {
     if (!status.ok()) break;
     std::vector<PendingMessage> pending;
     sql::Work work = [this, &pending, new_only](sql::Transaction& tx) -> async::Task<absl::Status> {
-      PS_CO_ASSIGN_OR_RETURN(pending, co_await ReadPending(tx, hold_.folder, uid_validity_, new_only, kPendingAtOnce));
+      PS_CO_ASSIGN_OR_RETURN(pending, co_await ReadPending(tx, hold_.folder, uid_validity_, new_only, kPendingAtOnce,
+                                                           context_.committer.holder()));
       co_return absl::OkStatus();
     };
     status = co_await context_.database.Read(work);
@@ -192,6 +208,8 @@ async::Task<absl::Status> MessageFetcher::FetchAll(bool new_only) {
         break;
       }
       finishing = std::make_shared<Finishing>(context_.executor, std::move(window), bytes);
+      if (fetched.ok() && !alone) finishing->ahead = SecondWindow(pending);
+      hold_.begun.insert(finishing->ahead.begin(), finishing->ahead.end());
       finishing->scope.Spawn(RunFinish(finishing));
       if (alone) {
         before = co_await JoinFinish(std::exchange(finishing, nullptr));
@@ -211,28 +229,44 @@ bool MessageFetcher::IsSuspect(const PendingMessage& message) const {
   return message.attempts > 0 || hold_.blamed.contains(message.uid);
 }
 
-std::vector<PendingMessage> MessageFetcher::TakeWindow(std::vector<PendingMessage>& pending) const {
-  std::vector<PendingMessage> window;
+size_t MessageFetcher::WindowEnd(const std::vector<PendingMessage>& pending, size_t begin) const {
   uint64_t bytes = 0;
-  size_t taken = 0;
+  size_t end = begin;
   // What was in hand when a worker died goes one by one, so that the guilty one is found.
-  const bool alone = IsSuspect(pending.front());
-  while (taken < pending.size() && window.size() < kWindowMessages) {
-    const PendingMessage& next = pending[taken];
-    if (!window.empty() && (alone || IsSuspect(next) || bytes + next.size > kWindowBytes)) break;
+  const bool alone = end < pending.size() && IsSuspect(pending[end]);
+  while (end < pending.size() && end - begin < kWindowMessages) {
+    const PendingMessage& next = pending[end];
+    if (end > begin && (alone || IsSuspect(next) || bytes + next.size > kWindowBytes)) break;
     bytes += next.size;
-    window.push_back(next);
-    ++taken;
+    ++end;
   }
-  pending.erase(pending.begin(), pending.begin() + static_cast<std::ptrdiff_t>(taken));
+  return end;
+}
+
+std::vector<PendingMessage> MessageFetcher::TakeWindow(std::vector<PendingMessage>& pending) const {
+  const auto end = pending.begin() + static_cast<std::ptrdiff_t>(WindowEnd(pending, 0));
+  std::vector<PendingMessage> window(std::make_move_iterator(pending.begin()), std::make_move_iterator(end));
+  pending.erase(pending.begin(), end);
   return window;
+}
+
+std::set<std::string> MessageFetcher::SecondWindow(const std::vector<PendingMessage>& pending) const {
+  std::set<std::string> out;
+  const size_t begin = WindowEnd(pending, 0);
+  const size_t end = WindowEnd(pending, begin);
+  for (size_t i = begin; i < end && !IsSuspect(pending[i]); ++i) {
+    if (!pending[i].counted) out.insert(pending[i].message_id);
+  }
+  return out;
 }
 
 async::Task<absl::Status> MessageFetcher::FetchWindow(Window& window) {
   Window bodies;
-  std::set<std::string> all;
+  std::set<std::string> uncounted;
   for (const std::shared_ptr<Slot>& slot : window) {
-    all.insert(slot->listed.message_id);
+    hold_.begun.insert(slot->listed.message_id);
+    const bool counted = counted_.erase(slot->listed.message_id) > 0 || slot->listed.counted;
+    if (!counted) uncounted.insert(slot->listed.message_id);
     if (slot->listed.attempts >= kFetchAttempts) {
       PS_CO_RETURN_IF_ERROR(co_await CloseWithout(
           slot->listed.uid, "quarantined",
@@ -250,10 +284,13 @@ async::Task<absl::Status> MessageFetcher::FetchWindow(Window& window) {
       bodies.push_back(slot);
     }
   }
-  // The attempt is counted before it is made (I4).
-  auto count = [this, &all](sql::Transaction& tx) { return CountAttempts(tx, all, context_.committer.holder()); };
-  hold_.begun.insert(all.begin(), all.end());
-  PS_CO_RETURN_IF_ERROR(co_await context_.committer.Commit(hold_, count));
+  // The attempt is counted before it is made (I4); the listing or the commit of a window before may have done so.
+  if (!uncounted.empty()) {
+    auto count = [this, &uncounted](sql::Transaction& tx) {
+      return CountAttempts(tx, uncounted, context_.committer.holder());
+    };
+    PS_CO_RETURN_IF_ERROR(co_await context_.committer.Commit(hold_, count));
+  }
   Failpoint("fetch.attempt_counted");
 
   if (!bodies.empty()) PS_CO_RETURN_IF_ERROR(co_await FetchBodies(bodies));
@@ -269,6 +306,7 @@ async::Task<absl::Status> MessageFetcher::FetchBodies(Window& asked) {
   for (const std::shared_ptr<Slot>& slot : asked) uids.push_back(slot->listed.uid);
   Sink sink(*this, asked);
   absl::StatusOr<imap::FetchBodiesResult> result = co_await client_.FetchBodies(uids, sink);
+  sink.ParseTogether();
   if (!result.ok()) {
     const bool too_large = imap::GetErrorKind(result.status()) == imap::ErrorKind::kTooLarge;
     for (const std::shared_ptr<Slot>& slot : asked) {
@@ -415,36 +453,43 @@ void MessageFetcher::Forget(uint32_t uid) {
   hold_.resized.erase(uid);
 }
 
-async::Task<void> MessageFetcher::Parse(std::shared_ptr<Slot> slot) {
-  mail::ParsedMail parsed;
-  if (slot->listed.attempts >= kParseAttempts) {
-    parsed = mail::ScanHeaders(slot->raw);
-    parsed.set_undecodable(true);
-    parsed.set_undecodable_reason("Handling it ended several workers; it was published without being decoded.");
-  } else {
-    absl::StatusOr<mail::ParsedMail> result = co_await context_.parser.Parse(slot->raw);
-    if (!result.ok()) {
-      slot->parser =
-          absl::IsUnavailable(result.status()) ? WithReason(result.status(), "PARSER_UNAVAILABLE") : result.status();
-      slot->done = true;
-      slot->parsed.Notify();
-      co_return;
-    }
-    parsed = *std::move(result);
+async::Task<void> MessageFetcher::Parse(Window together) {
+  std::vector<const std::string*> raws;
+  for (const std::shared_ptr<Slot>& slot : together) {
+    if (slot->listed.attempts < kParseAttempts) raws.push_back(&slot->raw);
   }
-  Publication& p = slot->publication;
-  p.content = MessageFrom(parsed, hold_.folder, uid_validity_, slot->listed);
-  p.content.set_size(static_cast<int64_t>(slot->raw.size()));
-  p.digest = mail::Digest(slot->raw);
-  // The anchor is made of what a listing tells: the listed size, not the downloaded one.
-  p.anchor = mail::AnchorFromHeaders(mail::HeaderBlock(slot->raw), slot->listed_size, slot->listed.internal_date);
-  p.raw = blob::Encode(slot->raw);
-  slot->raw = {};
-  slot->done = true;
-  slot->parsed.Notify();
+  absl::StatusOr<std::vector<mail::ParsedMail>> results = co_await context_.parser.ParseAll(std::move(raws));
+  size_t at = 0;
+  for (const std::shared_ptr<Slot>& slot : together) {
+    if (slot->listed.attempts >= kParseAttempts) {
+      mail::ParsedMail parsed = mail::ScanHeaders(slot->raw);
+      parsed.set_undecodable(true);
+      parsed.set_undecodable_reason("Handling it ended several workers; it was published without being decoded.");
+      Complete(*slot, parsed);
+    } else if (results.ok()) {
+      Complete(*slot, (*results)[at++]);
+    } else {
+      slot->parser =
+          absl::IsUnavailable(results.status()) ? WithReason(results.status(), "PARSER_UNAVAILABLE") : results.status();
+    }
+    slot->done = true;
+    slot->parsed.Notify();
+  }
 }
 
-async::Task<absl::Status> MessageFetcher::Finish(Window& window) {
+void MessageFetcher::Complete(Slot& slot, const mail::ParsedMail& parsed) {
+  Publication& p = slot.publication;
+  p.content = MessageFrom(parsed, hold_.folder, uid_validity_, slot.listed);
+  p.content.set_size(static_cast<int64_t>(slot.raw.size()));
+  p.digest = mail::Digest(slot.raw);
+  // The anchor is made of what a listing tells: the listed size, not the downloaded one.
+  p.anchor = mail::AnchorFromHeaders(mail::HeaderBlock(slot.raw), slot.listed_size, slot.listed.internal_date);
+  p.raw = blob::Encode(slot.raw);
+  slot.raw = {};
+}
+
+async::Task<absl::Status> MessageFetcher::Finish(Finishing& finishing) {
+  const Window& window = finishing.window;
   absl::Status unparsed;
   std::vector<Unit> units;
   std::vector<std::shared_ptr<Slot>> published;
@@ -473,6 +518,14 @@ async::Task<absl::Status> MessageFetcher::Finish(Window& window) {
     unit.publication = &slot->publication;
     units.push_back(std::move(unit));
   }
+  if (!finishing.ahead.empty()) {
+    Unit unit;
+    unit.hold = &hold_;
+    unit.apply = [this, &finishing](sql::Transaction& tx) {
+      return CountAttempts(tx, finishing.ahead, context_.committer.holder());
+    };
+    units.push_back(std::move(unit));
+  }
   if (DeliberatelyBroken("pending_closed_before_publication")) {
     for (const std::shared_ptr<Slot>& slot : published) {
       PS_CO_RETURN_IF_ERROR(co_await CloseWithout(slot->listed.uid, "published", ""));
@@ -488,15 +541,14 @@ async::Task<absl::Status> MessageFetcher::Finish(Window& window) {
   if (*hold_.deleted) co_return absl::CancelledError("the mailbox was deleted");
   absl::Status committed = co_await context_.committer.Commit(units);
   Failpoint("publication.after_commit");
-  for (size_t i = 0; i < units.size(); ++i) {
-    published[i]->stored = units[i].result.ok();
-  }
+  finishing.counted = units.size() > published.size() && units.back().result.ok();
+  for (size_t i = 0; i < published.size(); ++i) published[i]->stored = units[i].result.ok();
   if (committed.ok()) {
     published_ += static_cast<int>(published.size());
     context_.metrics.published.Increment(static_cast<double>(published.size()));
     co_return unparsed;
   }
-  for (size_t i = 0; i < units.size(); ++i) {
+  for (size_t i = 0; i < published.size(); ++i) {
     const absl::Status& result = units[i].result;
     if (result.ok()) {
       ++published_;

@@ -5,18 +5,21 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <unordered_set>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "libs/imap/client.h"
+#include "libs/mail/parsed_mail.pb.h"
 #include "services/fetcher/fetch_run.h"
 
 namespace poststelle::fetcher {
 
 // The second half of a poll. A window of messages is counted as an attempt, downloaded with pipelined FETCHes while
-// what has arrived is parsed, and committed while the next window is downloaded. Lives within one run.
+// what has arrived is parsed, and committed while the next window is downloaded; the attempts of the one after that are
+// counted in the same commit, so that the connection does not wait for them. Lives within one run.
 class MessageFetcher {
  public:
   // At most this many messages and bytes in one window (knowledge: a window of 64 mails or 4 MB hides the round trips).
@@ -51,7 +54,11 @@ class MessageFetcher {
   using Window = std::vector<std::shared_ptr<Slot>>;
 
   bool IsSuspect(const PendingMessage& message) const;
+  // Where the window ends that begins at `begin`.
+  size_t WindowEnd(const std::vector<PendingMessage>& pending, size_t begin) const;
   std::vector<PendingMessage> TakeWindow(std::vector<PendingMessage>& pending) const;
+  // The messages of the second window from here, unless it is a suspect.
+  std::set<std::string> SecondWindow(const std::vector<PendingMessage>& pending) const;
   async::Task<absl::Status> FetchWindow(Window& window);
   async::Task<absl::Status> FetchBodies(Window& asked);
   async::Task<absl::Status> FetchTooLarge(const std::shared_ptr<Slot>& slot);
@@ -62,8 +69,9 @@ class MessageFetcher {
   absl::Status SettlePassing(const Window& missing, size_t asked, absl::Status refusal);
   // Takes down who is to blame for `failure` of the connection while `asked` was being fetched.
   void Blame(const Window& asked, const absl::Status& failure);
-  async::Task<void> Parse(std::shared_ptr<Slot> slot);
-  async::Task<absl::Status> Finish(Window& window);
+  async::Task<void> Parse(Window together);
+  void Complete(Slot& slot, const mail::ParsedMail& parsed);
+  async::Task<absl::Status> Finish(Finishing& finishing);
   async::Task<void> RunFinish(std::shared_ptr<Finishing> finishing);
   async::Task<absl::Status> JoinFinish(std::shared_ptr<Finishing> finishing);
   async::Task<absl::Status> CloseWithout(uint32_t uid, std::string_view state, std::string reason);
@@ -79,6 +87,7 @@ class MessageFetcher {
   std::optional<async::TaskScope> parsing_;  // of the present FetchAll()
   int published_ = 0;
   std::unordered_set<uint32_t> set_aside_;  // not tried again in this poll
+  std::set<std::string> counted_;           // of what comes next: their attempts are
   int passing_refusals_ = 0;
   absl::Status refused_;  // for a reason that passes: the poll fails in the end
 };

@@ -10,8 +10,9 @@ import time
 
 import pytest
 
+from samples import mail
 from servers import Listener, Redis, wait_until
-from workers import CLEAN, Deliveries, Workers, check, stopped
+from workers import CLEAN, Deliveries, Workers, account, check, stopped
 
 LONG = bool(os.environ.get("POSTSTELLE_LONG"))
 engines = pytest.mark.parametrize("database", ["sqlite", "postgres"])
@@ -187,16 +188,35 @@ def test_the_check_of_the_lease_can_fail():
     assert sessions_at_once({"POSTSTELLE_BREAK": "lease_not_renewed"}) > 1
 
 
+def write_statements_down(server):
+    """PostgreSQL logs every statement from now on, and in which database."""
+    for setting in ("log_statement = 'all'", "log_line_prefix = '%d|'"):
+        server.query("postgres", f"ALTER SYSTEM SET {setting}")
+    server.query("postgres", "SELECT pg_reload_conf()")
+
+
+def test_a_mail_that_comes_in_costs_two_commits():
+    with Workers("postgres", count=1, mailboxes=1, interval=0.1).start() as workers:
+        polls = lambda: workers.stack.metric('poststelle_fetcher_polls_total{outcome="ok"}')
+        published = lambda: workers.stack.metric("poststelle_fetcher_messages_published_total")
+        wait_until(lambda: polls() > 5, 60, "the first polls")
+        write_statements_down(workers.stack.postgres)
+        workers.stack.dovecot.deliver(account(0), mail("one", "and only"))
+        wait_until(lambda: published() == 1, 60, "the mail to be published")
+        settled = polls()
+        wait_until(lambda: polls() > settled + 3, 60, "quiet polls")
+        lines = [line for line in workers.stack.postgres.process.log().splitlines() if line.startswith("fetcher|")]
+        # Every commit of a mailbox looks at its fence: what was listed with its attempt, and the publication.
+        assert sum("mailbox_fence" in line for line in lines) == 2, "\n".join(lines)
+
+
 def test_polls_that_find_nothing_cost_no_statement_of_their_own():
     polls = 10_000 if LONG else 2_000
     with Workers("postgres", count=1, mailboxes=50, interval=0.1).start() as workers:
         metric = lambda: workers.stack.metric('poststelle_fetcher_polls_total{outcome="ok"}')
         wait_until(lambda: metric() > 200, 60, "the first polls")
-        # PostgreSQL writes down every statement from now on, and in which database.
         server = workers.stack.postgres
-        for setting in ("log_statement = 'all'", "log_line_prefix = '%d|'"):
-            server.query("postgres", f"ALTER SYSTEM SET {setting}")
-        server.query("postgres", "SELECT pg_reload_conf()")
+        write_statements_down(server)
         begun, first = time.monotonic(), metric()
         wait_until(lambda: metric() - first >= polls, 240, f"{polls} quiet polls")
         count, seconds = metric() - first, time.monotonic() - begun
