@@ -377,8 +377,11 @@ struct ParserPool::State {
       co_return child.status();
     }
     std::optional<Mails> parsed = co_await (*child)->Exchange(raws, options.wall_limit, why);
-    if (parsed) GiveBack(*std::move(child));
-    child->reset();
+    if (parsed) {
+      GiveBack(*std::move(child));
+    } else {
+      child->reset();
+    }
     slots.Release(1);
     if (!parsed && co_await Cancelled()) co_return absl::CancelledError("parsing was cancelled");
     co_return parsed;
