@@ -38,9 +38,6 @@ absl::StatusOr<std::unique_ptr<blob::Store>> OpenRawStore(const std::string& dat
 int Main(int argc, char** argv) {
   // Buffers of raw mail go from thread to thread: with an arena for each they would leave room behind in all of them.
   mallopt(M_ARENA_MAX, 2);
-  // The buffers of one window serve the next: given back to the system, each page of them would be faulted in anew.
-  mallopt(M_MMAP_THRESHOLD, 4 << 20);
-  mallopt(M_TRIM_THRESHOLD, 16 << 20);
   Options options;
   if (std::optional<int> exit_code = ParseOptions(argc, argv, options)) return *exit_code;
 
