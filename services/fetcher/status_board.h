@@ -20,9 +20,10 @@ namespace poststelle::fetcher {
 inline constexpr char kActionNotice[] = "After import: ";
 
 // Thread-safe. A poll that finds nothing costs no SQL statement of its own (DESIGN §3): states and reference times of
-// all mailboxes go out together every kFlushInterval, many rows to a statement. A reference time that was lost in a crash only errs towards
-// importing more. Several workers write the row of a mailbox, one after the other: the last poll stands, not the last
-// writer, who may have been stopped or may just write later. (Workers' clocks are compared for that, as by Get.)
+// all mailboxes go out together every kFlushInterval, many rows to a statement. A reference time that was lost in a
+// crash only errs towards importing more. Several workers write the row of a mailbox, one after the other: the last
+// poll stands, not the last writer, who may have been stopped or may just write later. (Workers' clocks are compared
+// for that, as by Get.)
 class StatusBoard {
  public:
   static constexpr absl::Duration kFlushInterval = absl::Seconds(5);
