@@ -1,9 +1,8 @@
 #include "services/config/credential_service.h"
 
-#include "absl/strings/match.h"
 #include "libs/rpc/status.h"
 #include "libs/rpc/unary.h"
-#include "services/config/mailbox_validator.h"
+#include "services/config/mailbox_name.h"
 #include "services/config/stored_password.h"
 
 namespace poststelle::config {
@@ -16,8 +15,8 @@ grpc::ServerUnaryReactor* CredentialService::GetCredentials(grpc::CallbackServer
 
 async::Task<grpc::Status> CredentialService::Get(const v1::GetCredentialsRequest& request,
                                                  v1::GetCredentialsResponse& response) {
-  const std::string id = absl::StartsWith(request.name(), "mailboxes/") ? request.name().substr(10) : "";
-  if (!IsMailboxId(id)) co_return rpc::InvalidFields({{"name", "must be mailboxes/{mailbox}"}});
+  const std::string id = MailboxIdIn(request.name());
+  if (id.empty()) co_return rpc::InvalidFields({WrongMailboxName("name")});
   absl::StatusOr<StoredMailbox> found = co_await store_.Get(id);
   if (!found.ok()) co_return rpc::FromAbsl(found.status());
   absl::StatusOr<SecretString> password = co_await OpenPassword(store_, vault_, id, *found);

@@ -4,9 +4,9 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/match.h"
 #include "libs/rpc/access.h"
 #include "libs/rpc/status.h"
+#include "services/config/mailbox_name.h"
 #include "services/config/mailbox_validator.h"
 #include "services/config/stored_password.h"
 
@@ -18,15 +18,6 @@ rpc::Violation Wrong(const std::string& field, const std::string& description) {
   violation.field = field;
   violation.description = description;
   return violation;
-}
-
-std::string IdOf(const std::string& name) {
-  const std::string id = absl::StartsWith(name, "mailboxes/") ? name.substr(10) : "";
-  return IsMailboxId(id) ? id : "";
-}
-
-rpc::Violation BadName(const std::string& field) {
-  return Wrong(field, "must be mailboxes/{mailbox}, with 4 to 63 characters of a-z, 0-9 and hyphen");
 }
 
 void SetPassword(const SecretString& password, v1::Mailbox& mailbox) {
@@ -50,8 +41,8 @@ bool IsRecipient(const std::string& address) {
 }  // namespace
 
 async::Task<grpc::Status> MailboxProbe::Saved(const std::string& name, v1::Mailbox& out) const {
-  const std::string id = IdOf(name);
-  if (id.empty()) co_return rpc::InvalidFields({BadName("name")});
+  const std::string id = MailboxIdIn(name);
+  if (id.empty()) co_return rpc::InvalidFields({WrongMailboxName("name")});
   absl::StatusOr<StoredMailbox> found = co_await store_.Get(id);
   if (!found.ok()) co_return rpc::FromAbsl(found.status());
   absl::StatusOr<SecretString> password = co_await OpenPassword(store_, vault_, id, *found);
@@ -66,8 +57,8 @@ async::Task<grpc::Status> MailboxProbe::Unsaved(const v1::Mailbox& given, v1::Ma
   StoredMailbox stored;
   std::string id;
   if (!given.name().empty()) {
-    id = IdOf(given.name());
-    if (id.empty()) co_return rpc::InvalidFields({BadName("mailbox.name")});
+    id = MailboxIdIn(given.name());
+    if (id.empty()) co_return rpc::InvalidFields({WrongMailboxName("mailbox.name")});
     absl::StatusOr<StoredMailbox> found = co_await store_.Get(id);
     if (!found.ok()) co_return rpc::FromAbsl(found.status());
     stored = *std::move(found);

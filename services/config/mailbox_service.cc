@@ -1,6 +1,5 @@
 #include "services/config/mailbox_service.h"
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "libs/base/ids.h"
@@ -11,6 +10,7 @@
 #include "services/config/duplicate.h"
 #include "services/config/field_paths.h"
 #include "services/config/mailbox_merge.h"
+#include "services/config/mailbox_name.h"
 #include "services/config/mailbox_selection.h"
 #include "services/config/mailbox_validator.h"
 #include "services/config/provider_table.h"
@@ -31,17 +31,7 @@ rpc::Violation Wrong(const std::string& field, const std::string& description) {
   return violation;
 }
 
-// The id of a resource name; empty if it is none.
-std::string IdOf(const std::string& name) {
-  const std::string id = absl::StartsWith(name, "mailboxes/") ? name.substr(10) : "";
-  return IsMailboxId(id) ? id : "";
-}
-
-rpc::Violation WrongName(const std::string& field) {
-  return Wrong(field, "must be mailboxes/{mailbox}, with 4 to 63 characters of a-z, 0-9 and hyphen");
-}
-
-grpc::Status BadName(const std::string& field) { return rpc::InvalidFields({WrongName(field)}); }
+grpc::Status BadName(const std::string& field) { return rpc::InvalidFields({WrongMailboxName(field)}); }
 
 grpc::Status CheckNew(const std::string& mailbox_id, const std::string& request_id,
                       std::vector<rpc::Violation> violations) {
@@ -139,7 +129,8 @@ absl::StatusOr<StoredMailbox> MailboxService::Seal(v1::Mailbox mailbox) const {
   StoredMailbox out;
   const std::string& password = mailbox.password_authentication().password();
   if (!password.empty()) {
-    PS_ASSIGN_OR_RETURN(out.sealed_password, vault_.Seal(SecretString(password), PasswordRecord(IdOf(mailbox.name()))));
+    PS_ASSIGN_OR_RETURN(out.sealed_password,
+                        vault_.Seal(SecretString(password), PasswordRecord(MailboxIdIn(mailbox.name()))));
   }
   if (mailbox.has_password_authentication()) mailbox.mutable_password_authentication()->clear_password();
   out.mailbox = std::move(mailbox);
@@ -193,7 +184,7 @@ async::Task<grpc::Status> MailboxService::Create(const v1::CreateMailboxRequest&
 }
 
 async::Task<grpc::Status> MailboxService::Get(const v1::GetMailboxRequest& request, v1::GetMailboxResponse& response) {
-  const std::string id = IdOf(request.name());
+  const std::string id = MailboxIdIn(request.name());
   if (id.empty()) co_return BadName("name");
   absl::StatusOr<StoredMailbox> found = co_await store_.Get(id);
   if (!found.ok()) co_return rpc::FromAbsl(found.status());
@@ -240,9 +231,9 @@ async::Task<grpc::Status> MailboxService::CreateMissing(const v1::UpdateMailboxR
 
 async::Task<grpc::Status> MailboxService::Update(const v1::UpdateMailboxRequest& request,
                                                  v1::UpdateMailboxResponse& response) {
-  const std::string id = IdOf(request.mailbox().name());
+  const std::string id = MailboxIdIn(request.mailbox().name());
   if (id.empty()) {
-    std::vector<rpc::Violation> violations = {WrongName("mailbox.name")};
+    std::vector<rpc::Violation> violations = {WrongMailboxName("mailbox.name")};
     KnownPaths<v1::Mailbox>(request.update_mask(), "update_mask", violations);
     co_return rpc::InvalidFields(violations);
   }
@@ -277,7 +268,7 @@ async::Task<grpc::Status> MailboxService::Update(const v1::UpdateMailboxRequest&
 }
 
 async::Task<grpc::Status> MailboxService::Delete(const v1::DeleteMailboxRequest& request) {
-  const std::string id = IdOf(request.name());
+  const std::string id = MailboxIdIn(request.name());
   if (id.empty()) co_return BadName("name");
   absl::Status deleted =
       co_await store_.Delete(id, request.etag(), request.clear_references(), CommitOf(request.validate_only()));
@@ -286,9 +277,9 @@ async::Task<grpc::Status> MailboxService::Delete(const v1::DeleteMailboxRequest&
 
 async::Task<grpc::Status> MailboxService::Duplicate(const v1::DuplicateMailboxRequest& request,
                                                     v1::DuplicateMailboxResponse& response) {
-  const std::string source_id = IdOf(request.name());
+  const std::string source_id = MailboxIdIn(request.name());
   if (source_id.empty()) {
-    std::vector<rpc::Violation> violations = {WrongName("name")};
+    std::vector<rpc::Violation> violations = {WrongMailboxName("name")};
     KnownPaths<v1::Mailbox>(request.override_mask(), "override_mask", violations);
     co_return CheckNew(request.mailbox_id(), request.request_id(), std::move(violations));
   }
