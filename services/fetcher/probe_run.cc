@@ -7,9 +7,9 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "libs/base/status_macros.h"
+#include "libs/probe/dial.h"
 #include "services/fetcher/failure_policy.h"
 #include "services/fetcher/imap_options.h"
 #include "services/fetcher/list_window.h"
@@ -100,18 +100,8 @@ async::Task<bool> ProbeRun::Connect() {
   auto permit = co_await context_.limits.Acquire(absl::AsciiStrToLower(host), options.login, kPatience);
   if (!permit.ok()) co_return Fail(permit.status(), "CONNECTIONS_BUSY");
   permit_ = *std::move(permit);
-  net::Dialer::OnAddresses on_addresses = [this](const std::vector<asio::ip::address>& addresses) {
-    log_.Detail(absl::StrJoin(addresses, ", ", [](std::string* out, const asio::ip::address& address) {
-      absl::StrAppend(out, address.to_string());
-    }));
-    log_.Begin(Step::KIND_CONNECT);
-  };
-  auto stream = co_await context_.dialer.Dial(host, port, context_.connect_timeout, on_addresses);
-  if (!stream.ok()) {
-    if (net::GetNetError(stream.status()) == net::NetError::kEgress) log_.Begin(Step::KIND_CONNECT);
-    co_return Fail(stream.status());
-  }
-  log_.Detail((*stream)->remote_address());
+  auto stream = co_await probe::Dial(context_.dialer, host, port, context_.connect_timeout, log_);
+  if (!stream.ok()) co_return Fail(stream.status());
   options.on_step = [this](imap::ConnectStep step, const net::Stream& on) { OnStep(step, on); };
   auto client = co_await imap::Client::Connect(*std::move(stream), std::move(options));
   if (!client.ok()) {

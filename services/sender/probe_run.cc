@@ -4,10 +4,10 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "libs/base/ids.h"
 #include "libs/base/server_words.h"
+#include "libs/probe/dial.h"
 #include "services/sender/test_message.h"
 
 namespace poststelle::sender {
@@ -137,18 +137,8 @@ void ProbeRun::OnStep(smtp::Step step) {
 async::Task<bool> ProbeRun::Connect() {
   smtp::ConnectOptions options = Options();
   log_.Begin(Step::KIND_NAME_LOOKUP);
-  net::Dialer::OnAddresses on_addresses = [this](const std::vector<asio::ip::address>& addresses) {
-    log_.Detail(absl::StrJoin(addresses, ", ", [](std::string* out, const asio::ip::address& address) {
-      absl::StrAppend(out, address.to_string());
-    }));
-    log_.Begin(Step::KIND_CONNECT);
-  };
-  auto stream = co_await context_.dialer.Dial(options.host, options.port, options.timeouts.connect, on_addresses);
-  if (!stream.ok()) {
-    if (net::GetNetError(stream.status()) == net::NetError::kEgress) log_.Begin(Step::KIND_CONNECT);
-    co_return Fail(stream.status());
-  }
-  log_.Detail((*stream)->remote_address());
+  auto stream = co_await probe::Dial(context_.dialer, options.host, options.port, options.timeouts.connect, log_);
+  if (!stream.ok()) co_return Fail(stream.status());
   stream_ = stream->get();
   options.on_step = [this](smtp::Step step) { OnStep(step); };
   auto client = co_await smtp::Client::Connect(*std::move(stream), std::move(options));
